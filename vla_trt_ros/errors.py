@@ -18,7 +18,7 @@ class BackendError(VlaError):
 
 
 class BadInput(VlaError):
-    """A message cannot be used: the robot holds and the message is counted, nothing is raised on."""
+    """A message cannot be used: it is counted and the robot holds; the node goes on."""
 
 
 class BadImage(BadInput):
