@@ -54,7 +54,7 @@ class PlatformConfig:
     prefix: StageChoice
     denoise: StageChoice
     threads: int = 0
-    """Threads of a CPU engine; 0 = one less than the cores, at least 1: the camera path needs one."""
+    """Threads of a CPU engine; 0 = one less than the cores (the camera path needs one), at least 1."""
 
     def __post_init__(self) -> None:
         if self.target not in _GPU_PRECISIONS:
@@ -70,7 +70,7 @@ class PlatformConfig:
                 )
             if self.target == 'cpu' and choice.backend in ('tensorrt', 'cuda_graph'):
                 raise ConfigError(
-                    f'{stage}: backend {choice.backend} needs a GPU, target is cpu; use onnxruntime.'
+                    f'{stage}: backend {choice.backend} needs a GPU; on target cpu use onnxruntime.'
                 )
 
     def stage(self, name: str) -> StageChoice:
@@ -266,8 +266,8 @@ def find_file(folder: str, name_or_path: str, suffix: str) -> Path:
     if not path.exists():
         known = sorted(p.name.removesuffix(suffix) for p in base.glob(f'*{suffix}'))
         raise ConfigError(
-            f'{folder}/{name_or_path}{suffix} does not exist; known: {", ".join(known) or "none"}, '
-            f'or give a path.'
+            f'{folder}/{name_or_path}{suffix} does not exist; '
+            f'known: {", ".join(known) or "none"}, or give a path.'
         )
     return path
 

@@ -1,4 +1,4 @@
-"""What the rooms hand to each other. Plain data: NumPy arrays and integers, no ROS, no GPU library.
+"""What the rooms hand to each other: plain data, NumPy arrays and integers, no ROS, no GPU.
 
 Times are integer nanoseconds of the ROS clock (``*_ns``) unless a name says otherwise; lengths are
 metres, angles radians, durations seconds.

@@ -1,5 +1,5 @@
-"""YAML or JSON mappings into frozen dataclasses, strictly: an unknown key, a wrong type or a missing
-value is an error that names the file, the key and the remedy.
+"""YAML or JSON mappings into frozen dataclasses, strictly: an unknown key, a wrong type or a
+missing value is an error that names the file, the key and the remedy.
 
 Supported field types: bool, int, float, str, Enum, Literal, ``X | None``, ``tuple[X, ...]``,
 ``dict[str, X]`` and dataclasses of these.
