@@ -54,7 +54,7 @@ class PlatformConfig:
     prefix: StageChoice
     denoise: StageChoice
     threads: int = 0
-    """Threads of a CPU engine; 0 = one less than the cores (the camera path needs one), at least 1."""
+    """Threads of a CPU engine; 0 = all cores but one, which the camera path needs."""
 
     def __post_init__(self) -> None:
         if self.target not in _GPU_PRECISIONS:
@@ -70,7 +70,7 @@ class PlatformConfig:
                 )
             if self.target == 'cpu' and choice.backend in ('tensorrt', 'cuda_graph'):
                 raise ConfigError(
-                    f'{stage}: backend {choice.backend} needs a GPU; on target cpu use onnxruntime.'
+                    f'{stage}: backend {choice.backend} needs a GPU: on cpu use onnxruntime.'
                 )
 
     def stage(self, name: str) -> StageChoice:

@@ -25,6 +25,10 @@ class BadImage(BadInput):
     """An image is malformed, of an unknown encoding, or does not match its own header."""
 
 
+class UnknownEncoding(BadImage):
+    """A raw image encoding that camera/encodings.py has no row for."""
+
+
 class BadState(BadInput):
     """Joint states are missing joints, or hold NaN or Inf."""
 

@@ -1,0 +1,163 @@
+"""ROS messages into datatypes by field access alone: no ROS import, so that live topics and bags
+take the same path. Anything that cannot be used raises a BadInput that says why.
+
+Image rows are checked here against the message's own header; what the bytes mean is camera/'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vla_trt_ros.camera.encodings import COMPRESSED, raw_encoding
+from vla_trt_ros.datatypes import (
+    NS,
+    ActionChunk,
+    ActionSpace,
+    CameraFrame,
+    ChunkFlag,
+    JointSample,
+    Uint8Array,
+)
+from vla_trt_ros.errors import BadAction, BadImage, BadState
+
+
+def stamp_ns(stamp: Any) -> int:
+    """builtin_interfaces/Time or Duration to integer nanoseconds."""
+    return int(stamp.sec) * NS + int(stamp.nanosec)
+
+
+def bytes_view(data: Any) -> Uint8Array:
+    """The bytes of a uint8[] field as an array that shares its memory: ``array.array`` of a live
+    message, NumPy array of a bag.
+    """
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def frame_from_image(msg: Any, receive_ns: int) -> CameraFrame:
+    """sensor_msgs/Image to CameraFrame, without a copy.
+
+    Raises BadImage for an unknown encoding, zero size, a step shorter than a row, or fewer bytes
+    than step x height. Bytes behind the last row are allowed and ignored.
+    """
+    encoding = raw_encoding(msg.encoding)
+    height, width, step = int(msg.height), int(msg.width), int(msg.step)
+    if height == 0 or width == 0:
+        raise BadImage(f'image is {width} x {height}: the driver sent no pixels.')
+    row = width * encoding.bytes_per_pixel
+    if step < row:
+        raise BadImage(
+            f'step {step} is shorter than a row of {width} {msg.encoding} pixels ({row}).'
+        )
+    data = bytes_view(msg.data)
+    # The last row may end without its padding.
+    needed = step * (height - 1) + row
+    if data.size < needed:
+        raise BadImage(
+            f'data holds {data.size} bytes, {width} x {height} {msg.encoding} with step {step} '
+            f'needs {needed}: the image is truncated.'
+        )
+    return CameraFrame(
+        stamp_ns=_header_stamp(msg, BadImage),
+        receive_ns=receive_ns,
+        frame_id=msg.header.frame_id,
+        encoding=msg.encoding,
+        height=height,
+        width=width,
+        step=step,
+        data=data,
+        big_endian=bool(msg.is_bigendian),
+    )
+
+
+def frame_from_compressed(msg: Any, receive_ns: int) -> CameraFrame:
+    """sensor_msgs/CompressedImage to CameraFrame, not decoded yet: height = width = 0.
+
+    ``format`` is 'jpeg', 'png' or image_transport's 'bgr8; jpeg compressed bgr8', else BadImage.
+    """
+    text = msg.format.lower()
+    kind = next((k for k in COMPRESSED if k in text or (k == 'jpeg' and 'jpg' in text)), None)
+    if kind is None:
+        known = ', '.join(COMPRESSED)
+        raise BadImage(f'compressed format {msg.format!r} is unknown; known: {known}.')
+    data = bytes_view(msg.data)
+    if data.size == 0:
+        raise BadImage('compressed image is empty.')
+    return CameraFrame(
+        stamp_ns=_header_stamp(msg, BadImage),
+        receive_ns=receive_ns,
+        frame_id=msg.header.frame_id,
+        encoding=kind,
+        height=0,
+        width=0,
+        step=0,
+        data=data,
+    )
+
+
+def joints_from_msg(msg: Any, receive_ns: int) -> JointSample:
+    """sensor_msgs/JointState to JointSample. Raises BadState where names and positions differ in
+    number; values are judged by actions/layout, which knows the joints that count.
+    """
+    positions = np.asarray(msg.position, dtype=np.float64)
+    names = tuple(msg.name)
+    if positions.size != len(names):
+        raise BadState(f'joint_states has {len(names)} names and {positions.size} positions.')
+    velocities = np.asarray(msg.velocity, dtype=np.float64)
+    return JointSample(
+        stamp_ns=_header_stamp(msg, BadState),
+        receive_ns=receive_ns,
+        names=names,
+        positions=positions,
+        velocities=velocities if velocities.size == positions.size else None,
+    )
+
+
+def chunk_from_msg(msg: Any) -> ActionChunk:
+    """vla_trt_ros/ActionChunk to its datatype. Raises BadAction for another schema version, or
+    where names, horizon and the number of values do not agree.
+    """
+    if msg.schema_version != 1:
+        raise BadAction(f'ActionChunk schema {msg.schema_version}: this node reads schema 1.')
+    names = tuple(msg.names)
+    shape = (int(msg.horizon), len(names))
+    actions = np.asarray(msg.actions, dtype=np.float32)
+    if 0 in shape or actions.size != shape[0] * shape[1]:
+        raise BadAction(
+            f'ActionChunk holds {actions.size} values for {shape[0]} rows of {shape[1]} joints.'
+        )
+    step = stamp_ns(msg.step_dt)
+    if step <= 0:
+        raise BadAction(f'ActionChunk step_dt is {step} ns: it must be above 0.')
+    velocities = np.asarray(msg.velocities, dtype=np.float32)
+    try:
+        action_space = ActionSpace(msg.action_space)
+    except ValueError:
+        raise BadAction(f'ActionChunk action_space {msg.action_space} is unknown.') from None
+    return ActionChunk(
+        start_ns=stamp_ns(msg.header.stamp),
+        observation_ns=stamp_ns(msg.observation_stamp),
+        step_ns=step,
+        names=names,
+        actions=actions.reshape(shape),
+        chunk_id=int(msg.chunk_id),
+        step_index0=int(msg.step_index0),
+        velocities=velocities.reshape(shape) if velocities.size == actions.size else None,
+        action_space=action_space,
+        valid_from=int(msg.valid_from),
+        execute_count=int(msg.execute_count),
+        num_steps=int(msg.num_steps),
+        prompt_hash=int(msg.prompt_hash),
+        policy_hash=msg.policy_hash,
+        run_id=bytes(bytearray(msg.run_id.uuid)),
+        flags=ChunkFlag(msg.flags),
+        clamped=int(msg.clamped),
+    )
+
+
+def _header_stamp(msg: Any, error: type[BadImage] | type[BadState]) -> int:
+    stamp = stamp_ns(msg.header.stamp)
+    if stamp <= 0:
+        raise error('header.stamp is zero: the driver must stamp its messages, age is unknown.')
+    return stamp
