@@ -180,6 +180,30 @@ class PolicyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkTiming:
+    """Where the time of one chunk went, and how old its inputs were; the twin of PolicyTiming.msg.
+
+    Per-camera tuples are in the order of ``cameras``. All times in milliseconds.
+    """
+
+    chunk_id: int
+    num_steps: int
+    cameras: tuple[str, ...]
+    image_age_ms: tuple[float, ...]
+    transport_ms: tuple[float, ...]
+    frames_received: tuple[int, ...]
+    frames_dropped: tuple[int, ...]
+    frames_rejected: tuple[int, ...]
+    camera_skew_ms: float
+    state_age_ms: float
+    wait_ms: float
+    stages: StageTimes
+    inference_ms: float
+    deadline_ms: float
+    consumed_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ActionChunk:
     """H rows of D joint targets in the robot's units; the twin of ActionChunk.msg.
 

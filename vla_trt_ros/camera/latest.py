@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from vla_trt_ros.config import CameraConfig
-from vla_trt_ros.datatypes import NS, CameraFrame, Reason
+from vla_trt_ros.datatypes import CameraFrame, Reason
+from vla_trt_ros.freshness import FUTURE_TOLERANCE_NS, Freshness
 
-# A camera clock may run this far ahead of ours before its stamps are called wrong.
-FUTURE_TOLERANCE_NS = NS // 20
 # A driver that restarts may start its stamps anew: this many rising stamps are a new beginning.
 RESTART_AFTER = 5
 
@@ -33,19 +32,6 @@ class CameraStats:
     def rejected(self) -> int:
         """Frames that never reached the slot."""
         return self.repeated + self.backward + self.malformed
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """Whether the slots can be used now, and if not, why (text names camera, value and budget)."""
-
-    reason: Reason = Reason.NONE
-    text: str = ''
-
-    @property
-    def ok(self) -> bool:
-        """True where nothing stands against a tick."""
-        return self.reason is Reason.NONE
 
 
 class _Slot:

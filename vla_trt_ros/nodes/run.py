@@ -43,8 +43,8 @@ def run_node(
 
     One single-threaded executor, in a thread of its own: rclpy's multi-threaded one busy-loops and
     loses images. The main thread only waits for a signal, so that the end is the same whether the
-    node is idle or busy: stop the executor, join it, destroy the nodes, shut rclpy down. A VlaError
-    at the start is printed without a traceback and ends with status 1.
+    node is idle or busy: stop the executor, join it, destroy the nodes, shut rclpy down.
+    A VlaError at the start is printed without a traceback and ends with status 1.
     """
     keep_freed_memory()
     stop = threading.Event()

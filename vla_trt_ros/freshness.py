@@ -1,0 +1,23 @@
+"""Can an input be used now, and if not, why: the answer that cameras and joints both give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vla_trt_ros.datatypes import NS, Reason
+
+FUTURE_TOLERANCE_NS = NS // 20
+"""A sender's clock may run this far ahead of ours before its stamps are called wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """``text`` names the input, the value and the budget."""
+
+    reason: Reason = Reason.NONE
+    text: str = ''
+
+    @property
+    def ok(self) -> bool:
+        """True where nothing stands against using the input."""
+        return self.reason is Reason.NONE
