@@ -17,7 +17,7 @@ _RESTART_NS = 1_000_000_000
 
 
 class JointHistory:
-    """One writer (the joint_states callback), any reader. Only samples of rising stamps are kept."""
+    """One writer (the joint_states callback), any reader. Only rising stamps are kept."""
 
     def __init__(self, topic: str, max_age_ms: float) -> None:
         self._topic = topic
