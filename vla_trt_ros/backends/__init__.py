@@ -1,0 +1,1 @@
+"""How one stage runs. ``base`` has the protocol, ``registry`` finds a backend by name."""

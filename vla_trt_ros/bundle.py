@@ -1,0 +1,256 @@
+"""A bundle: a folder that holds a policy ready to run, and a manifest that names every byte of it.
+
+``open_bundle`` reads and checks all of it before anything is loaded; docs/bundle.md has the
+format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from vla_trt_ros.config import Backend, Precision, RobotConfig
+from vla_trt_ros.datatypes import TensorSpec
+from vla_trt_ros.errors import BundleError, ConfigError
+from vla_trt_ros.strict_yaml import build
+
+FORMAT_VERSION = 1
+MANIFEST = 'manifest.json'
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """One engine file: which stage it is, how it was made, and its tensors in order."""
+
+    stage: Literal['vision', 'prefix', 'denoise']
+    backend: Backend
+    precision: Precision
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    prompt_bucket: int | None = None
+    """Prompt tokens that the engine takes; None where the prompt does not enter (vision)."""
+    num_steps: int | None = None
+    """Euler steps in the engine; None for other stages than denoise."""
+    target: str = 'any'
+    """'any', or the one GPU that the engine runs on, as 'sm_87'."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionColumn:
+    """One column of the actions."""
+
+    joint: str
+    kind: Literal['absolute', 'delta']
+    """'delta': relative to the joint's position at observation time, for every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which robot the numbers of a policy belong to."""
+
+    robot: str
+    step_dt: float
+    """Seconds that one row of actions is executed over."""
+    state: tuple[str, ...]
+    """Joint of each state entry."""
+    actions: tuple[ActionColumn, ...]
+
+    def __post_init__(self) -> None:
+        if not self.step_dt > 0:
+            raise ConfigError(f'step_dt {self.step_dt} s must be above 0.')
+        if not self.actions:
+            raise ConfigError('actions is empty; list the joint of every action column.')
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size and hash of one file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """manifest.json, less the network's own ``config``."""
+
+    format_version: int
+    name: str
+    family: str
+    created_by: str
+    layout: Layout
+    normalization: Literal['quantiles', 'mean_std']
+    norm_stats: str
+    tokenizer: str
+    model_card: str
+    engines: tuple[EngineEntry, ...]
+    files: dict[str, FileEntry]
+    notes: dict[str, str] = field(default_factory=dict)
+    """Free text for people: licence, seed, training data."""
+
+    def __post_init__(self) -> None:
+        used = {self.norm_stats, self.tokenizer, self.model_card, *(e.file for e in self.engines)}
+        for name in sorted(used - set(self.files)):
+            raise ConfigError(f'{name!r} is used but not listed in files; export again.')
+        for name in sorted(self.files):
+            if not _is_safe(name):
+                raise ConfigError(f'file {name!r} lies outside the bundle; do not use it.')
+        keys = [
+            (e.stage, e.backend, e.precision, e.prompt_bucket, e.num_steps) for e in self.engines
+        ]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f'engine {key} is listed twice; export again.')
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files were found whole. ``config`` is the family's to read (pi05/spec.py)."""
+
+    path: Path
+    manifest: Manifest
+    config: Mapping[str, Any]
+    sha256: str
+    """Hex digest of manifest.json, which holds the digest of every other file."""
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle."""
+        return self.manifest.name
+
+    @property
+    def layout(self) -> Layout:
+        """Robot, joints and step time."""
+        return self.manifest.layout
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Camera names in the network's order; every family's config has ``views``."""
+        return tuple(self.config['views'])
+
+    @property
+    def norm_stats_sha256(self) -> str:
+        """Hex digest of the normalisation statistics."""
+        return self.manifest.files[self.manifest.norm_stats].sha256
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists."""
+        return self.path / name
+
+    def engines(self, stage: str, backend: str, precision: str) -> tuple[EngineEntry, ...]:
+        """Engines of one stage; BundleError says what there is when there is none."""
+        of_stage = [e for e in self.manifest.engines if e.stage == stage]
+        found = tuple(e for e in of_stage if (e.backend, e.precision) == (backend, precision))
+        if not found:
+            held = sorted({f'{e.backend} {e.precision}' for e in of_stage})
+            raise BundleError(
+                f'bundle {self.name!r} holds no {stage} engine for {backend} {precision}, only '
+                f'{", ".join(held) or "nothing"}; choose a platform that fits, or build it: '
+                f'vla-trt build --bundle {self.path} --platform NAME.'
+            )
+        return found
+
+    def check_robot(self, robot: RobotConfig) -> None:
+        """Raise BundleError unless the bundle was made for ``robot``.
+
+        Compared: the name, every joint, the row time and a camera for each view.
+        """
+        layout = self.layout
+
+        def refuse(why: str) -> None:
+            raise BundleError(f'bundle {self.name!r} does not fit robot {robot.name!r}: {why}')
+
+        if layout.robot != robot.name:
+            refuse(f'it was made for {layout.robot!r}; choose its bundle or its robot file.')
+        for joint in (*layout.state, *(a.joint for a in layout.actions)):
+            if joint not in robot.joint_names:
+                refuse(f'joint {joint!r} is none of {", ".join(robot.joint_names)}.')
+        if abs(layout.step_dt * robot.control_rate - 1.0) > 1e-6:
+            refuse(
+                f'its rows last {layout.step_dt} s, control_rate {robot.control_rate} Hz makes '
+                f'{1 / robot.control_rate:.6g} s; set control_rate to {1 / layout.step_dt:.6g}.'
+            )
+        for view in self.views:
+            if view not in robot.cameras:
+                refuse(f'camera {view!r} is none of {", ".join(robot.cameras)}; add it.')
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read and check the bundle in folder ``path``: manifest, version, and every file's hash.
+
+    Raises BundleError that names the file, what is wrong with it and the remedy.
+    """
+    if not path.is_dir():
+        raise BundleError(f'{path} is no folder; give a bundle: bundles/nano, or export one.')
+    where = path / MANIFEST
+    try:
+        raw = where.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f'{where} cannot be read ({error.strerror}); {path} is no bundle, export one.'
+        ) from error
+    manifest, config = _parse(raw, where)
+    for name, entry in manifest.files.items():
+        _check_file(path / name, entry)
+    return Bundle(path, manifest, config, hashlib.sha256(raw).hexdigest())
+
+
+def _parse(raw: bytes, where: Path) -> tuple[Manifest, Mapping[str, Any]]:
+    try:
+        data = json.loads(raw)
+    except ValueError as error:
+        raise BundleError(f'{where} is not JSON ({error}); copy the bundle again.') from error
+    if not isinstance(data, dict):
+        raise BundleError(f'{where}: expected a mapping; copy the bundle again.')
+    version = data.get('format_version')
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f'{where}: format_version {version!r}, this release reads {FORMAT_VERSION}; '
+            'export the bundle again with this release.'
+        )
+    config = data.pop('config', None)
+    views = config.get('views') if isinstance(config, dict) else None
+    if not isinstance(views, list) or not all(isinstance(v, str) for v in views) or not views:
+        raise BundleError(f'{where}: config.views must list camera names; export again.')
+    try:
+        return build(Manifest, data, str(where)), config
+    except ConfigError as error:
+        raise BundleError(str(error)) from error
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            state = 'truncated' if size < entry.bytes else 'too long'
+            raise BundleError(
+                f'{path} is {state}: {size} of {entry.bytes} bytes; copy the bundle again.'
+            )
+        digest = _sha256(path)
+    except OSError as error:
+        raise BundleError(
+            f'{path} cannot be read ({error.strerror}); copy the bundle again.'
+        ) from error
+    if digest != entry.sha256:
+        raise BundleError(
+            f'{path} was altered: sha256 {digest[:12]}..., the manifest says '
+            f'{entry.sha256[:12]}...; copy the bundle again.'
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_safe(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith('/') and '..' not in parts and '\\' not in name
