@@ -1,0 +1,87 @@
+# `make` alone lists what there is to run. Linux; Debian 12 and Ubuntu find their packages by themselves.
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXTRAS := ros,sim,dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Tests and demo move robots: they get a DDS domain of their own and stay on this machine.
+ISOLATED = ROS_DOMAIN_ID=$$(( $$$$ % 90 + 10 )) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
+  FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/dds/fastdds_large_shm.xml
+PYTEST = $(ISOLATED) $(BIN)/python -m pytest
+
+.PHONY: help install system-packages demo test test-fast check lint types format docs bench-cpu clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  PYTHON=python3.12 chooses the interpreter that .venv is made with (3.11 to 3.13).'
+
+install: $(INSTALLED)  ## everything that the demo and the tests need, into .venv; quick when done
+
+demo: $(INSTALLED)  ## simulator, policy and commands in a closed loop, for a minute
+	$(ISOLATED) $(BIN)/vla-trt demo
+
+test: $(INSTALLED)  ## all tests that run without a GPU: units, DDS between processes, packaging
+	$(PYTEST)
+
+test-fast: $(INSTALLED)  ## the tests that take a few seconds at most
+	$(PYTEST) -m 'not slow'
+
+check: lint types test  ## what a change has to pass
+
+lint: $(INSTALLED)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## ruff rewrites what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## do the links between the pages lead somewhere?
+	$(BIN)/python -m pytest -q test/packaging/test_docs.py
+
+bench-cpu: $(INSTALLED)  ## figures of the nodes on this processor -> benchmarks/cpu-nodes.json
+	$(ISOLATED) $(BIN)/python benchmarks/cpu_nodes.py
+
+clean:  ## what builds, tests and demos leave; .venv stays
+	rm -rf build install log dist demo_out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# ------------------------------------------------------------------------------------------------
+
+$(INSTALLED): pyproject.toml setup.py CMakeLists.txt package.xml constraints.txt \
+              $(wildcard msg/*.msg srv/*.srv scripts/*)
+	@$(MAKE) --no-print-directory system-packages
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
+	  "Python %d.%d will not do: choose one of 3.11 to 3.13 by PYTHON=..." % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt pip setuptools wheel
+	@$(BIN)/python -c 'import tomllib; f = open("pyproject.toml", "rb"); \
+	  print(*tomllib.load(f)["build-system"]["requires"], sep="\n")' > $(VENV)/build-requires.txt
+	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/build-requires.txt
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# A compiler for the messages, headers and venv for this Python, OSMesa to render without a display.
+system-packages:
+	@need=; \
+	command -v c++ > /dev/null || need="$$need g++"; \
+	$(PYTHON) -c 'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")' \
+	  2> /dev/null || need="$$need python3-dev"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || need="$$need python3-venv"; \
+	/sbin/ldconfig -p | grep -q libOSMesa || need="$$need libosmesa6"; \
+	[ -n "$$need" ] || exit 0; \
+	command -v apt-get > /dev/null || { \
+	  echo "Missing, under the names that Debian has for them:$$need. Install them, then again."; exit 1; }; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "Installing$$need"; \
+	$$sudo apt-get update -qq; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$need
