@@ -1,0 +1,34 @@
+"""Meta-World's scripted experts as joint targets: they see everything, and show how it is done."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from vla_trt_ros.datatypes import Float64Array
+from vla_trt_ros.sim.metaworld import MetaWorld
+
+from metaworld.policies import ENV_POLICY_MAP  # isort: skip  # after OpenGL was chosen
+
+
+class Expert:
+    """The scripted expert of one environment's task."""
+
+    def __init__(self, env: MetaWorld) -> None:
+        self._env = env
+        policies: dict[str, Any] = ENV_POLICY_MAP
+        self._policy = policies[f'{env.task}-v3']()
+
+    def target(self) -> Float64Array:
+        """The next target for ``env.apply``, float64 [4]; the expert's action is exactly kept."""
+        with warnings.catch_warnings():
+            # Its gains are high on purpose; the environment clips, as it does here.
+            warnings.simplefilter('ignore')
+            action = self._policy.get_action(self._env.full_observation)
+        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        target = self._env.hold_target()
+        target[:3] += action[:3] * self._env.action_scale
+        target[3] = (1.0 - action[3]) / 2.0
+        return target
