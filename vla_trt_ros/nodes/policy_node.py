@@ -1,0 +1,360 @@
+"""Camera images, joint states and a prompt in; action chunks, their timing and status out.
+
+A lifecycle node: configure loads the bundle and warms it up, activate starts the inference thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+
+from vla_trt_ros.bringup import camera_topics
+from vla_trt_ros.bundle import open_bundle
+from vla_trt_ros.config import (
+    NUM_STEPS,
+    CameraConfig,
+    find_file,
+    load_platform,
+    load_policy,
+    load_robot,
+)
+from vla_trt_ros.datatypes import ChunkFlag, Counters, Reason, State
+from vla_trt_ros.errors import BadInput, ConfigError, UnknownEncoding, VlaError
+from vla_trt_ros.freshness import Freshness
+from vla_trt_ros.messages import frame_from_compressed, frame_from_image, joints_from_msg
+from vla_trt_ros.msg import ActionChunk, PolicyInfo, PolicyStatus, PolicyTiming
+from vla_trt_ros.nodes import cv_bridge_fallback
+from vla_trt_ros.nodes.inference import InferenceThread
+from vla_trt_ros.nodes.params import Param, declare, on_change
+from vla_trt_ros.nodes.policy_report import info_msg, policy_diagnostics
+from vla_trt_ros.nodes.publish import (
+    COMMAND_QOS,
+    EVENT_QOS,
+    IMAGE_QOS,
+    LATCHED_QOS,
+    STATE_QOS,
+    TELEMETRY_QOS,
+    chunk_to_msg,
+    status_to_msg,
+    timing_to_msg,
+)
+from vla_trt_ros.nodes.run import run_node
+from vla_trt_ros.pipeline import Pipeline, TickResult
+from vla_trt_ros.policies.base import check_num_steps
+from vla_trt_ros.policies.registry import load_policy_from
+from vla_trt_ros.srv import SetPrompt
+
+PARAMS = (
+    Param('robot', 'metaworld', 'robot file, a name in config/robots or a path'),
+    Param('platform', 'cpu', 'platform file, a name in config/platforms or a path'),
+    Param('policy', 'pi05', 'policy file, a name in config/policies or a path'),
+    Param('bundle', '', 'engine bundle, a name or a path; empty: as the policy file says'),
+    Param('cameras', '', "topics in place of the robot file's, as base=/a/image,wrist=/b/image"),
+    Param('autostart', True, 'configure and activate at start, without a lifecycle manager'),
+    Param('prompt', '', "the task in words; empty at start: the policy file's", live=True),
+    Param('num_steps', 10, 'denoise steps of the next chunk', choices=NUM_STEPS, live=True),
+    Param('dry_run', False, 'mark chunks DRY_RUN: the command node sends none of them', live=True),
+)
+
+
+class PolicyNode(LifecycleNode):
+    """Plumbing around a `Pipeline` and its `InferenceThread`."""
+
+    def __init__(self) -> None:
+        super().__init__('policy')
+        self.params = declare(self, PARAMS)
+        on_change(self, self._check_live, self._apply_live)
+        self._pipeline: Pipeline | None = None
+        self._inference: InferenceThread | None = None
+        self._active = False
+        self._publish_ms = 0.0
+        self._prompt_tokens = 0
+        self._sequence: dict[str, int] = {}
+        self.counters = Counters()
+        self._undo: list = []
+        if self.params['autostart']:
+            self._autostart()
+
+    def _autostart(self) -> None:
+        for step in (self.trigger_configure, self.trigger_activate):
+            if step() is not TransitionCallbackReturn.SUCCESS:
+                raise ConfigError('policy node: not started, the reason is in the line above.')
+
+    # Lifecycle ---------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load everything; FAILURE, with the reason in the log, where anything does not fit."""
+        begin = time.monotonic()
+        try:
+            self._pipeline = self._load()
+        except VlaError as error:
+            self.get_logger().fatal(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self._inference = InferenceThread(
+            self._pipeline, self._now_ns, self._publish_result, self._on_state
+        )
+        self._connect(self._pipeline)
+        self._info.publish(info_msg(self._now_ns(), self._pipeline, self._platform))
+        self._publish_status()
+        seconds = time.monotonic() - begin
+        self.get_logger().info(
+            f'bundle {self._pipeline.policy.bundle.name} on platform {self._platform.name} '
+            f'loaded and warm in {seconds:.1f} s'
+        )
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the inference thread with empty slots."""
+        self._pipeline.reset()
+        self._sequence.clear()
+        self._active = True
+        self._inference.start()
+        self._publish_status()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the inference thread; the command node sees no more chunks and holds."""
+        self._halt()
+        self._publish_status()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give engines, subscriptions and publishers back."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The same from any state."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """Stop the thread before its publishers go."""
+        self._release()
+        super().destroy_node()
+
+    def _load(self) -> Pipeline:
+        self._platform = load_platform(self.params['platform'])
+        robot = load_robot(self.params['robot'])
+        settings = load_policy(self.params['policy'])
+        topics = camera_topics(self.params['cameras'], tuple(robot.cameras))
+        cameras: dict[str, CameraConfig] = {
+            view: replace(camera, topic=topics.get(view, camera.topic))
+            for view, camera in robot.cameras.items()
+        }
+        robot = replace(robot, cameras=cameras)
+        num_steps = self.get_parameter('num_steps').value
+        settings = replace(settings, num_steps=num_steps)
+        bundle = open_bundle(find_file('bundles', self.params['bundle'] or settings.bundle, ''))
+        bundle.check_robot(robot)
+        policy = load_policy_from(bundle, self._platform, seed=settings.seed)
+        pipeline = Pipeline(policy, robot, settings)
+        prompt = self.get_parameter('prompt').value or settings.prompt
+        if prompt:
+            tokens = pipeline.set_prompt(prompt)
+            self.get_logger().info(f'prompt {prompt!r}: about {tokens} tokens')
+        policy.warm_up()
+        return pipeline
+
+    def _connect(self, pipeline: Pipeline) -> None:
+        robot = pipeline.robot
+        lifecycle, plain = self.create_lifecycle_publisher, self.create_publisher
+        self._chunks = lifecycle(ActionChunk, 'action_chunk', COMMAND_QOS)
+        self._timing = lifecycle(PolicyTiming, '~/timing', TELEMETRY_QOS)
+        self._status = plain(PolicyStatus, '~/status', LATCHED_QOS)
+        self._info = plain(PolicyInfo, '~/info', LATCHED_QOS)
+        self._diagnostics = plain(DiagnosticArray, '/diagnostics', EVENT_QOS)
+        self._undo = [
+            (self.destroy_lifecycle_publisher, self._chunks),
+            (self.destroy_lifecycle_publisher, self._timing),
+            *((self.destroy_publisher, p) for p in (self._status, self._info, self._diagnostics)),
+        ]
+        subscribe = self.create_subscription
+        subscriptions = [
+            subscribe(JointState, robot.joint_states_topic, self._on_joints, STATE_QOS),
+            subscribe(String, '~/prompt', self._on_prompt, EVENT_QOS),
+        ]
+        for view in pipeline.policy.views:
+            camera = robot.cameras[view]
+            kind = CompressedImage if camera.compressed else Image
+            subscriptions.append(
+                subscribe(kind, camera.topic, self._image_callback(view, kind), IMAGE_QOS)
+            )
+        service = self.create_service(SetPrompt, '~/set_prompt', self._on_set_prompt)
+        timer = self.create_timer(1.0, self._every_second)
+        self._undo += [(self.destroy_subscription, s) for s in subscriptions]
+        self._undo += [(self.destroy_service, service), (self.destroy_timer, timer)]
+
+    def _halt(self) -> None:
+        self._active = False
+        if self._inference is not None:
+            self._inference.stop()
+
+    def _release(self) -> None:
+        self._halt()
+        for destroy, thing in reversed(self._undo):
+            destroy(thing)
+        self._undo = []
+        if self._pipeline is not None:
+            self._pipeline.policy.close()
+        self._pipeline = self._inference = None
+
+    # Inputs ------------------------------------------------------------------------------------
+
+    def _image_callback(self, view: str, kind: type):
+        convert = frame_from_compressed if kind is CompressedImage else frame_from_image
+
+        def callback(msg, info) -> None:
+            if not self._active:
+                return
+            self._count_lost(view, info)
+            receive_ns = self._now_ns()
+            try:
+                frame = convert(msg, receive_ns)
+            except UnknownEncoding as error:
+                frame = cv_bridge_fallback.frame(msg, receive_ns)
+                if frame is None:
+                    self._reject_image(view, error)
+                    return
+            except BadInput as error:
+                self._reject_image(view, error)
+                return
+            self._pipeline.offer_image(view, frame)
+
+        return callback
+
+    def _reject_image(self, view: str, error: BadInput) -> None:
+        self._pipeline.frames.reject(view, str(error))
+        self.get_logger().warn(f'camera {view}: {error}', throttle_duration_sec=5.0)
+
+    def _count_lost(self, view: str, info: dict) -> None:
+        sequence = info.get('publication_sequence_number') or 0
+        gap = sequence - self._sequence.get(view, sequence) - 1
+        if 0 < gap < 1000:  # more, or backwards, is another publisher
+            self.counters.add(f'{view}_lost', gap)
+        self._sequence[view] = sequence
+
+    def _on_joints(self, msg: JointState) -> None:
+        try:
+            self._pipeline.offer_joints(joints_from_msg(msg, self._now_ns()))
+        except BadInput as error:
+            self._pipeline.joints.reject(str(error))
+
+    def _on_prompt(self, msg: String) -> None:
+        result = self._set('prompt', msg.data)
+        if not result.successful:
+            self.counters.add('prompt_rejected')
+            self.get_logger().warn(f'prompt not changed: {result.reason}')
+
+    def _on_set_prompt(self, request, response):
+        result = self._set('prompt', request.prompt)
+        response.accepted = result.successful
+        response.message = result.reason or f'{self._prompt_tokens} tokens'
+        response.prompt_hash = self._status_now().prompt_hash
+        return response
+
+    def _set(self, name: str, value: object):
+        return self.set_parameters([Parameter(name, value=value)])[0]
+
+    def _check_live(self, changed: dict) -> None:
+        if self._pipeline is None:
+            return
+        if 'prompt' in changed:
+            self._prompt_tokens = self._pipeline.policy.check_prompt(changed['prompt'])
+        if 'num_steps' in changed:
+            check_num_steps(changed['num_steps'], self._pipeline.policy.num_steps_available)
+
+    def _apply_live(self, changed: dict) -> None:
+        if self._pipeline is None:
+            return
+        if 'prompt' in changed:
+            self._pipeline.set_prompt(changed['prompt'])
+            self.get_logger().info(f'prompt is now {changed["prompt"]!r}')
+        if 'num_steps' in changed:
+            self._pipeline.set_num_steps(changed['num_steps'])
+            self.get_logger().info(f'num_steps is now {changed["num_steps"]}')
+        self._publish_status()
+
+    # Outputs -----------------------------------------------------------------------------------
+
+    def _publish_result(self, result: TickResult) -> None:
+        chunk, timing = result.chunk, result.timing
+        if timing.inference_ms > timing.deadline_ms:
+            chunk = replace(chunk, flags=chunk.flags | ChunkFlag.LATE)
+            self.counters.add('deadline_missed')
+        if self.get_parameter('dry_run').value:
+            chunk = replace(chunk, flags=chunk.flags | ChunkFlag.DRY_RUN)
+        publish_ns = self._now_ns()
+        over = (publish_ns - chunk.start_ns) // chunk.step_ns
+        chunk = replace(chunk, valid_from=max(0, min(over, chunk.horizon)))
+        begin = time.perf_counter()
+        self._chunks.publish(chunk_to_msg(chunk))
+        publish_ms, self._publish_ms = self._publish_ms, (time.perf_counter() - begin) * 1e3
+        self._timing.publish(
+            timing_to_msg(
+                timing,
+                observation_ns=chunk.observation_ns,
+                publish_ns=publish_ns,
+                publish_ms=publish_ms,
+            )
+        )
+
+    def _on_state(self, state: Freshness) -> None:
+        if state.ok:
+            self.get_logger().info('running')
+        else:
+            self.get_logger().warn(f'no chunks: {state.text}', throttle_duration_sec=5.0)
+        self._publish_status()
+
+    def _every_second(self) -> None:
+        self._publish_status()
+        inference = self._inference
+        self._diagnostics.publish(
+            policy_diagnostics(
+                self._now_ns(), self.get_name(), self._pipeline, inference, self.counters
+            )
+        )
+
+    def _publish_status(self) -> None:
+        if self._pipeline is not None:
+            self._status.publish(self._status_now())
+
+    def _status_now(self) -> PolicyStatus:
+        pipeline, inference = self._pipeline, self._inference
+        found = inference.state if self._active else Freshness(Reason.DISABLED, 'not active.')
+        waiting = State.HOLDING if inference.chunks else State.WAITING
+        state = State.RUNNING if found.ok else waiting
+        stats = pipeline.frames.stats().values()
+        return status_to_msg(
+            self._now_ns(),
+            'policy',
+            state if self._active else State.INACTIVE,
+            found.reason,
+            found.text,
+            prompt=pipeline.prompt,
+            num_steps=pipeline.num_steps,
+            rate_hz=inference.rate_hz,
+            dry_run=self.get_parameter('dry_run').value,
+            chunks=inference.chunks,
+            clamped=inference.clamped,
+            rejected=sum(s.rejected for s in stats) + pipeline.joints.counters['state_rejected'],
+        )
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of lib/vla_trt_ros/policy_node."""
+    return run_node(PolicyNode, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What the policy node tells about itself: PolicyInfo once, /diagnostics every second."""
+
+from __future__ import annotations
+
+import platform as machine
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from vla_trt_ros.config import STAGES, PlatformConfig
+from vla_trt_ros.datatypes import Counters
+from vla_trt_ros.msg import PolicyInfo
+from vla_trt_ros.nodes.inference import InferenceThread
+from vla_trt_ros.nodes.publish import diagnostic, diagnostics_msg, duration_msg, time_msg
+from vla_trt_ros.pipeline import Pipeline
+
+_OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+def info_msg(now_ns: int, pipeline: Pipeline, platform: PlatformConfig) -> PolicyInfo:
+    """What is loaded."""
+    policy, robot = pipeline.policy, pipeline.robot
+    height, width = policy.image_size
+    choices = [platform.stage(stage) for stage in STAGES]
+    msg = PolicyInfo(
+        policy=policy.bundle.manifest.family,
+        bundle=policy.bundle.name,
+        bundle_sha256=policy.bundle.sha256,
+        norm_stats_sha256=policy.bundle.norm_stats_sha256,
+        robot=robot.name,
+        platform=platform.name,
+        hardware=machine.processor() or machine.machine(),
+        runtime=', '.join(dict.fromkeys(policy.runtimes.values())),
+        stages=list(STAGES),
+        backends=[c.backend for c in choices],
+        precisions=[c.precision for c in choices],
+        cameras=list(policy.views),
+        image_height=height,
+        image_width=width,
+        joint_names=list(robot.joint_names),
+        horizon=policy.horizon,
+        step_dt=duration_msg(robot.step_ns),
+        num_steps_available=list(policy.num_steps_available),
+        prompt_buckets=list(policy.prompt_buckets),
+        transport='host',
+    )
+    msg.header.stamp = time_msg(now_ns)
+    return msg
+
+
+def policy_diagnostics(
+    now_ns: int, node: str, pipeline: Pipeline, inference: InferenceThread, counters: Counters
+) -> DiagnosticArray:
+    """One status per camera, for the joint states and for the output."""
+    parts = []
+    for view, stats in pipeline.frames.stats().items():
+        frame = pipeline.frames.newest(view)
+        age_ms = (now_ns - frame.stamp_ns) / 1e6 if frame else float('nan')
+        topic = pipeline.robot.cameras[view].topic
+        fresh = frame is not None and age_ms <= pipeline.robot.cameras[view].max_age_ms
+        values = {
+            'topic': topic,
+            'age (ms)': age_ms,
+            'received': stats.received,
+            'dropped': stats.dropped,
+            'lost in transport': counters[f'{view}_lost'],
+            'repeated stamps': stats.repeated,
+            'backward stamps': stats.backward,
+            'malformed': stats.malformed,
+        }
+        message = 'fresh' if fresh else 'stale or silent'
+        level = _OK if fresh else _ERROR
+        parts.append(diagnostic(f'{node}: camera {view}', level, message, topic, values))
+    joints = pipeline.joints.freshness(now_ns)
+    parts.append(
+        diagnostic(
+            f'{node}: joint states',
+            _OK if joints.ok else _ERROR,
+            joints.text or 'fresh',
+            pipeline.robot.name,
+            dict(pipeline.joints.counters.counts),
+        )
+    )
+    state = inference.state
+    values = {
+        'rate (Hz)': inference.rate_hz,
+        'chunks': inference.chunks,
+        'failures': inference.failures,
+        'deadline missed': counters['deadline_missed'],
+        'num_steps': pipeline.num_steps,
+    }
+    level = _OK if state.ok else _WARN
+    hardware = f'{pipeline.policy.bundle.name} {pipeline.policy.bundle.sha256[:12]}'
+    parts.append(diagnostic(f'{node}: output', level, state.text or 'running', hardware, values))
+    return diagnostics_msg(now_ns, *parts)
