@@ -1,0 +1,1 @@
+"""``vla-trt <verb>``: one file a verb, imported when it is used."""

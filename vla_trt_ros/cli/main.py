@@ -1,0 +1,59 @@
+"""``vla-trt``: a table of verbs, whose modules have ``add_arguments(parser)`` and ``run(args)``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from vla_trt_ros.errors import VlaError
+
+VERBS = {
+    'demo': 'simulator, policy and command node for half a minute, with a video and a plot',
+    'up': 'start the nodes of a robot: what ros2 launch does, without ros2',
+    'doctor': 'what this machine has and lacks, and the line that mends it',
+    'bench': 'time a bundle on this machine, stage by stage',
+    'export': 'make a bundle (workshop: needs the export extra)',
+}
+_EXAMPLES = """examples:
+  vla-trt demo
+  vla-trt up sim:=true task:=drawer-open
+  vla-trt up platform:=cpu robot:=metaworld num_steps:=3 dry_run:=true
+  vla-trt doctor --json
+  vla-trt bench --steps 1,3,10 --json bench.json
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one verb; its exit status. A VlaError is printed without a traceback, status 1."""
+    words = sys.argv[1:] if words is None else words
+    parser = argparse.ArgumentParser(
+        prog='vla-trt',
+        description='Vision-language-action policies on a robot, through ROS 2.',
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest='verb', metavar='VERB', required=True)
+    chosen = next((w for w in words if not w.startswith('-')), '')
+    for name, summary in VERBS.items():
+        module = import_module(f'vla_trt_ros.cli.{name}') if name == chosen else None
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=(module.__doc__ or summary) if module else summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module:
+            module.add_arguments(verb)
+            verb.set_defaults(run=module.run)
+    args = parser.parse_args(words)
+    try:
+        status: int = args.run(args)
+    except VlaError as error:
+        print(f'vla-trt {args.verb}: {error}', file=sys.stderr)
+        return 1
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())
