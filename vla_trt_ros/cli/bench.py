@@ -157,7 +157,7 @@ def table(records: list[Record]) -> str:
         f'n = {first.n}',
         f'clock: {first.clock}',
         '',
-        'steps   total ms    p99 ms      Hz   preprocess   vision          prefix          denoise',
+        'steps   total ms    p99 ms      Hz   preprocess   vision          prefix         denoise',
     ]
     for r in records:
         shares = '  '.join(

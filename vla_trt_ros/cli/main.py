@@ -1,4 +1,4 @@
-"""``vla-trt``: a table of verbs, whose modules have ``add_arguments(parser)`` and ``run(args)``."""
+"""``vla-trt``: a table of verbs; each module has ``add_arguments(parser)`` and ``run(args)``."""
 
 from __future__ import annotations
 
