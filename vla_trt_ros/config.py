@@ -148,12 +148,14 @@ class SafetyConfig:
     """A hold slows to a stop over this long."""
     stop_after: float = 2.0
     """A hold that lasts this long becomes a stop, which needs ~/reset."""
+    max_tracking_errors: int = 3
+    """This many tracking errors within 10 s become a stop: something blocks the arm. 0: never."""
 
     def __post_init__(self) -> None:
         for name in ('max_state_age_ms', 'max_chunk_age_ms', 'brake_time', 'stop_after'):
             if getattr(self, name) <= 0:
                 raise ConfigError(f'{name} {getattr(self, name)} must be above 0.')
-        for name in ('blend_in', 'blend_time'):
+        for name in ('blend_in', 'blend_time', 'max_tracking_errors'):
             if getattr(self, name) < 0:
                 raise ConfigError(f'{name} {getattr(self, name)} is negative; 0 turns it off.')
 

@@ -63,8 +63,8 @@ class JointLayout:
         uncommanded = [n for n in robot.joint_names if n not in action_names]
         if uncommanded:
             raise ConfigError(
-                f'the policy commands no {uncommanded[0]!r} of robot {robot.name}: a joint '
-                'without commands would be held blindly; drop it from the robot file or add an action.'
+                f'the policy commands no {uncommanded[0]!r} of robot {robot.name}; drop the joint '
+                'from the robot file or use a policy that has it.'
             )
         if len(action_kinds) != len(action_names):
             raise ConfigError(f'{len(action_names)} actions but {len(action_kinds)} action kinds.')

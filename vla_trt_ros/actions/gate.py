@@ -1,0 +1,347 @@
+"""The safety gate: the one place through which chunks become commands. docs/safety.md has the
+ladder as a table.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_trt_ros.actions.admission import Admission, Admitted, Refusal
+from vla_trt_ros.actions.drive import Drive
+from vla_trt_ros.actions.feedback import Feedback
+from vla_trt_ros.actions.limits import Limits
+from vla_trt_ros.config import RobotConfig
+from vla_trt_ros.datatypes import (
+    NS,
+    ActionChunk,
+    Command,
+    CommandKind,
+    Counters,
+    JointSample,
+    Reason,
+    State,
+)
+from vla_trt_ros.freshness import Freshness
+
+CLOCK_SLACK_NS = 10_000_000
+"""Time may step back this far, as a disciplined clock does, before it counts as a jump."""
+TRACKING_WINDOW_NS = 10 * NS
+"""`SafetyConfig.max_tracking_errors` counts within this."""
+
+_NO_CHUNK = Freshness(Reason.NO_CHUNK, 'waiting for a new chunk.')
+_USED_UP = Freshness(
+    Reason.STALE_CHUNK,
+    'the rows of the last chunk are used up and no new chunk came: is the policy running?',
+)
+_ESTOP = Freshness(Reason.ESTOP, 'e-stop is latched: release it and call ~/estop_reset.')
+_DISABLED = Freshness(Reason.DISABLED, 'disabled: call ~/enable with true.')
+_OK = Freshness()
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatus:
+    """What the gate does and why; ``reason`` and ``text`` are empty while it runs."""
+
+    state: State
+    reason: Reason
+    text: str
+    dry_run: bool
+    estop_latched: bool
+    rows_left: int
+    chunks: int
+    rejected: int
+    clamped: dict[str, int]
+    """Elements moved to a limit so far, per joint; a row counts again in each chunk it is in."""
+    counts: dict[str, int]
+
+
+class CommandGate:
+    """The ladder WAITING, RUNNING, HOLDING, STOPPED, with ESTOPPED and INACTIVE beside it.
+
+    One thread offers inputs and calls `tick`, at control_rate and after an input that should act
+    at once. All times are nanoseconds of one clock. ``kind``: default is the robot file's.
+    ``dry_run``: everything is computed, no Command leaves.
+    """
+
+    def __init__(
+        self,
+        robot: RobotConfig,
+        *,
+        kind: CommandKind | None = None,
+        dry_run: bool = True,
+        enabled: bool = True,
+    ) -> None:
+        self.robot = robot
+        self.kind = kind or CommandKind(robot.controller.kind)
+        self.dry_run = dry_run
+        self._safety = robot.safety
+        limits = Limits.of(robot)
+        self._admission = Admission(robot, dry_run=dry_run)
+        self._feedback = Feedback(robot, limits)
+        self._drive = Drive(robot, limits, self.kind)
+        self._counters = Counters()
+        self._clamped = np.zeros(len(robot.joints), dtype=np.int64)
+        self._enabled = enabled
+        self._estop_input = False
+        self._pending: Admitted | None = None
+        self._bad_chunk = _OK
+        self._tracking_errors: deque[int] = deque()
+        self._now_ns: int | None = None
+        self._state = State.WAITING if enabled else State.INACTIVE
+        self._since_ns = 0
+        # `_why` is shown; `_idle` is what it goes back to when the inputs are good again.
+        self._why = self._idle = _NO_CHUNK if enabled else _DISABLED
+
+    def offer_chunk(self, chunk: ActionChunk, now_ns: int) -> Reason:
+        """Take ``chunk`` for the next `tick`; NONE, or why it was refused.
+
+        A chunk made for another robot, or with NaN or Inf, also makes a moving arm hold at once:
+        its policy cannot be trusted. Any other refusal leaves the running rows alone.
+        """
+        now_ns = self._advance(now_ns)
+        if self._state in (State.INACTIVE, State.STOPPED, State.ESTOPPED):
+            self._counters.add('chunk_ignored')
+            return self._why.reason
+        checked = self._admission.check(chunk, now_ns)
+        if isinstance(checked, Admitted):
+            self._counters.add('chunks')
+            self._pending, self._bad_chunk = checked, _OK
+            return Reason.NONE
+        self._refuse(checked)
+        return checked.reason
+
+    def offer_joints(self, sample: JointSample, now_ns: int) -> Reason:
+        """Take joint states; NONE, or BAD_STATE or STALE_STATE where they are refused."""
+        self._advance(now_ns)
+        fault = self._feedback.offer(sample)
+        if not fault:
+            return Reason.NONE
+        self._reject(fault)
+        return Reason.BAD_STATE if fault == 'state_bad' else Reason.STALE_STATE
+
+    def refuse(self, error: Exception, now_ns: int) -> None:
+        """A chunk message so malformed that no ActionChunk could be made of it."""
+        self._advance(now_ns)
+        self._refuse(Refusal(Reason.BAD_ACTION, 'chunk_bad', str(error)))
+
+    def refuse_joints(self, now_ns: int) -> None:
+        """Joint states so malformed that no JointSample could be made of them."""
+        self._advance(now_ns)
+        self._reject('state_bad')
+
+    def estop(self, pressed: bool, now_ns: int) -> None:
+        """The e-stop input: True latches ESTOPPED, False only allows `reset_estop`.
+
+        Where the gate has moved the robot, the next `tick` gives one command that holds the
+        measured position; after it nothing is sent.
+        """
+        now_ns = self._advance(now_ns)
+        self._estop_input = pressed
+        if not pressed or self._state is State.ESTOPPED:
+            return
+        self._counters.add('estops')
+        self._enter(State.ESTOPPED, _ESTOP, now_ns)
+        self._rest_at_measured(now_ns, 1.0 / self.robot.control_rate)
+
+    def reset_estop(self, now_ns: int) -> tuple[bool, str]:
+        """Unlatch the e-stop: (done, sentence). Refused while the input is still true."""
+        now_ns = self._advance(now_ns)
+        if self._state is not State.ESTOPPED:
+            return True, 'the e-stop was not latched.'
+        if self._estop_input:
+            return False, 'the e-stop input is still true: release it first.'
+        return self._restart(now_ns)
+
+    def reset(self, now_ns: int) -> tuple[bool, str]:
+        """Leave STOPPED: (done, sentence). Does not unlatch the e-stop."""
+        now_ns = self._advance(now_ns)
+        if self._state in (State.ESTOPPED, State.INACTIVE):
+            return False, self._why.text
+        if self._state is not State.STOPPED:
+            return True, f'nothing to reset: {self._state.name}.'
+        return self._restart(now_ns)
+
+    def enable(self, on: bool, now_ns: int) -> tuple[bool, str]:
+        """False brakes to a hold and then sends nothing; True starts as from WAITING.
+
+        Enabling is refused while the e-stop is latched, and leaves STOPPED to `reset`.
+        """
+        now_ns = self._advance(now_ns)
+        if self._state is State.ESTOPPED:
+            if on:
+                return False, self._why.text
+            self._enabled = False
+            return True, 'disabled; the e-stop is latched besides.'
+        self._enabled = on
+        if on:
+            if self._state is State.INACTIVE:
+                return self._restart(now_ns)
+            return True, f'already enabled: {self._state.name}.'
+        if self._state is State.RUNNING:
+            self._drive.brake(now_ns)
+        self._enter(State.INACTIVE, _DISABLED, now_ns)
+        return True, 'disabled.'
+
+    def tick(self, now_ns: int) -> tuple[Command | None, GateStatus]:
+        """What to send at ``now_ns``, if anything, and the status.
+
+        'trajectory': a Command when a chunk was joined and when a hold begins. 'position': one
+        row in every tick while RUNNING or HOLDING.
+        """
+        now_ns = self._advance(now_ns)
+        if self._state is State.RUNNING:
+            self._run(now_ns)
+        elif self._state in (State.WAITING, State.HOLDING):
+            self._wait(now_ns)
+        if self._state is State.ESTOPPED:
+            command = self._drive.last_command()
+        else:
+            repeat = self._state in (State.RUNNING, State.HOLDING)
+            command = self._drive.command(now_ns, repeat=repeat)
+        return (None if self.dry_run else command), self.status()
+
+    def status(self) -> GateStatus:
+        """The status as of the last call that gave a time."""
+        running = self._state is State.RUNNING
+        return GateStatus(
+            state=self._state,
+            reason=self._why.reason,
+            text=self._why.text,
+            dry_run=self.dry_run,
+            estop_latched=self._state is State.ESTOPPED,
+            rows_left=self._drive.rows_left(self._now_ns or 0) if running else 0,
+            chunks=self._counters['chunks'],
+            rejected=self._counters['rejected'],
+            clamped=dict(zip(self.robot.joint_names, self._clamped.tolist(), strict=True)),
+            counts=dict(self._counters.counts),
+        )
+
+    def _wait(self, now_ns: int) -> None:
+        fault = self._fault(now_ns)
+        self._why = self._idle if fault.ok else fault
+        if fault.ok and self._pending is not None and self._drive.over(now_ns):
+            self._start(self._pending, now_ns)
+        held = (now_ns - self._since_ns) / NS
+        if self._state is State.HOLDING and held >= self._safety.stop_after:
+            self._stop(f'held for {held:.1f} s', now_ns)
+
+    def _start(self, chunk: Admitted, now_ns: int) -> None:
+        measured = self._feedback.measured()
+        if measured is None:
+            return
+        self._pending = None
+        if self._count(self._drive.start(chunk, measured[0], now_ns)):
+            self._enter(State.RUNNING, _OK, now_ns)
+
+    def _run(self, now_ns: int) -> None:
+        fault = self._fault(now_ns)
+        if fault.ok:
+            fault = self._tracking()
+        if fault.ok and self._pending is not None:
+            chunk, self._pending = self._pending, None
+            self._count(self._drive.follow(chunk, now_ns))
+        if not fault.ok:
+            self._hold(fault, now_ns)
+        elif self._drive.over(now_ns):
+            self._hold(_USED_UP, now_ns)
+
+    def _fault(self, now_ns: int) -> Freshness:
+        joints = self._feedback.freshness(now_ns)
+        return self._bad_chunk if joints.ok else joints
+
+    def _tracking(self) -> Freshness:
+        measured = self._feedback.measured()
+        # In a dry run nothing is commanded, so nothing follows.
+        if self.dry_run or measured is None:
+            return _OK
+        position, stamp_ns = measured
+        commanded = self._drive.commanded(stamp_ns)
+        return _OK if commanded is None else self._feedback.tracking(position, commanded)
+
+    def _hold(self, fault: Freshness, now_ns: int) -> None:
+        self._counters.add(f'hold_{fault.reason.name.lower()}')
+        self._enter(State.HOLDING, fault, now_ns)
+        if fault.reason is not Reason.TRACKING_ERROR:
+            self._drive.brake(now_ns)
+            return
+        # Holding the commanded position would go on pushing at whatever blocks the arm.
+        self._rest_at_measured(now_ns, self._safety.brake_time)
+        errors, most = self._tracking_errors, self._safety.max_tracking_errors
+        errors.append(now_ns)
+        while errors[0] < now_ns - TRACKING_WINDOW_NS:
+            errors.popleft()
+        if most and len(errors) >= most:
+            self._stop(f'{len(errors)} tracking errors within 10 s', now_ns)
+
+    def _rest_at_measured(self, now_ns: int, duration: float) -> None:
+        position = self._drive.commanded(now_ns)
+        if position is None:
+            return
+        measured = self._feedback.measured()
+        if measured is not None and self._feedback.freshness(now_ns).ok:
+            position = measured[0]
+        self._drive.rest(position, now_ns, duration)
+
+    def _stop(self, why: str, now_ns: int) -> None:
+        self._counters.add('stops')
+        text = f'{why}, call ~/reset to go on. Last reason: {self._why.text}'
+        self._enter(State.STOPPED, Freshness(self._why.reason, text), now_ns)
+
+    def _restart(self, now_ns: int) -> tuple[bool, str]:
+        self._admission.forget()
+        self._bad_chunk = _OK
+        self._tracking_errors.clear()
+        if not self._enabled:
+            self._enter(State.INACTIVE, _DISABLED, now_ns)
+            return True, _DISABLED.text
+        self._enter(State.WAITING, _NO_CHUNK, now_ns)
+        return True, 'done; the next chunk moves the arm.'
+
+    def _enter(self, state: State, why: Freshness, now_ns: int) -> None:
+        self._state, self._why, self._since_ns = state, why, now_ns
+        from_joints = why.reason in (Reason.NO_STATE, Reason.STALE_STATE, Reason.BAD_STATE)
+        self._idle = _NO_CHUNK if from_joints or why.reason is Reason.BAD_ACTION else why
+        # Only a chunk that comes after this may move the arm again.
+        self._pending = None
+
+    def _advance(self, now_ns: int) -> int:
+        """``now_ns``, or the last one where time went back a little; after a jump, hold first."""
+        last_ns, self._now_ns = self._now_ns, now_ns
+        if last_ns is None or now_ns >= last_ns:
+            return now_ns
+        if now_ns >= last_ns - CLOCK_SLACK_NS:
+            self._now_ns = last_ns
+            return last_ns
+        self._counters.add('clock_jumps')
+        self._feedback.forget()
+        self._tracking_errors.clear()
+        self._pending, self._since_ns = None, now_ns
+        if self._state in (State.RUNNING, State.HOLDING):
+            back = (last_ns - now_ns) / 1e6
+            text = f'time jumped back by {back:.0f} ms: synchronise the clocks.'
+            self._enter(State.HOLDING, Freshness(Reason.CLOCK, text), now_ns)
+            self._drive.brake(now_ns, since_ns=last_ns)
+        return now_ns
+
+    def _count(self, clamped: NDArray[np.int64] | None) -> bool:
+        if clamped is None:
+            self._reject('chunk_used_up')
+            return False
+        self._clamped += clamped
+        return True
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._reject(refusal.counter)
+        why = Freshness(refusal.reason, refusal.text)
+        if refusal.reason is Reason.BAD_ACTION:
+            self._bad_chunk = why
+        elif self._state in (State.WAITING, State.HOLDING):
+            self._idle = why
+
+    def _reject(self, counter: str) -> None:
+        self._counters.add(counter)
+        self._counters.add('rejected')
