@@ -69,7 +69,7 @@ _ELEMENT = {
     'int64': TensorProto.INT64,
     'bool': TensorProto.BOOL,
 }
-_DTYPE = {element: name for name, element in _ELEMENT.items()}
+_DTYPE = {int(element): name for name, element in _ELEMENT.items()}
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -37,13 +37,13 @@ def unroll(
     once, each = _split(step.graph.node, varying={'x', 'modulation'})
     names = {name: f'c{i}' for i, name in enumerate(_outputs(once))}
     nodes = [_renamed(node, names) for node in once]
-    dt = constant('dt', np.float32(-1.0 / len(rows)))
-    initializers = [*step.graph.initializer, constant(_TABLE, table), dt]
+    dt = constant('dt', -1.0 / len(rows), 'float32')
+    initializers = [*step.graph.initializer, constant(_TABLE, table, 'float32'), dt]
     noise, actions = spec.inputs[0].name, spec.outputs[0].name
     x = noise
     for i, row in enumerate(rows):
         row_name = f's{i}_row'
-        initializers.append(constant(row_name, np.int64(row)))
+        initializers.append(constant(row_name, row, 'int64'))
         inner = {
             **names,
             **{name: f's{i}_{n}' for n, name in enumerate(_outputs(each))},

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 _ALIGNMENT = 64
@@ -60,13 +61,13 @@ class WeightFile:
         tensor.ClearField('raw_data')
         tensor.ClearField('float_data')
         tensor.ClearField('int64_data')
-        tensor.raw_data = b''
+        tensor.raw_data = b''  # set_external_data wants it to be there
         external_data_helper.set_external_data(
             tensor, self.path.name, self._offsets[digest], len(data)
         )
         tensor.ClearField('raw_data')
 
 
-def constant(name: str, value: np.ndarray) -> TensorProto:
-    """An initialiser named ``name``."""
-    return numpy_helper.from_array(np.asarray(value), name)
+def constant(name: str, value: ArrayLike, dtype: str) -> TensorProto:
+    """An initialiser named ``name``; a number makes a scalar."""
+    return numpy_helper.from_array(np.asarray(value, dtype), name)

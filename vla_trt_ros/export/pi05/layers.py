@@ -107,7 +107,7 @@ class GroupedAttention(nn.Module):
         return projected
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
-        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)
 
 
 def rope_table(positions: Tensor, head_dim: int) -> Tensor:

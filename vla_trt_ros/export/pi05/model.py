@@ -109,6 +109,7 @@ class GemmaPrefix(nn.Module):
         bias = attention_bias(mask, x.dtype)
         cache = []
         for layer in self.layers:
+            assert isinstance(layer, _LastPrefixLayer)
             keys, values = layer.keys_values(x, rope)
             cache.append((keys, values))
             if isinstance(layer, _PrefixLayer):

@@ -1,0 +1,145 @@
+"""The engines of a bundle, checked against spec.py, loaded and bound to one set of buffers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from vla_trt_ros.backends.base import Array, Buffers, Engine, EngineSource
+from vla_trt_ros.backends.registry import load_engine
+from vla_trt_ros.bundle import Bundle, EngineEntry
+from vla_trt_ros.config import PlatformConfig
+from vla_trt_ros.errors import BundleError, ConfigError
+from vla_trt_ros.policies.pi05.spec import (
+    Pi05Config,
+    StageSpec,
+    denoise_spec,
+    prefix_spec,
+    vision_spec,
+)
+from vla_trt_ros.strict_yaml import build
+
+ACTIVATIONS = ('float32', 'float16', 'bfloat16')
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What runs for one prompt bucket. ``tokens`` int64 [P] and ``mask`` bool [V * T + P] are
+    views of the prefix's input buffers, which the denoise engines share.
+    """
+
+    prefix: Engine
+    denoise: dict[int, Engine]
+    """Step count to engine."""
+    tokens: Array
+    mask: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Every engine of a policy, ready to run."""
+
+    vision: Engine
+    chains: dict[int, Chain]
+    """Prompt bucket to chain."""
+    pixels: Array
+    noise: Array
+    actions: Array
+
+
+def read_config(bundle: Bundle) -> Pi05Config:
+    """The network's sizes; BundleError where they are not a Pi0.5 network's."""
+    try:
+        return build(Pi05Config, bundle.config, f'{bundle.path}/manifest.json: config')
+    except ConfigError as error:
+        raise BundleError(f'{error} Export the bundle again.') from error
+
+
+def load_engines(
+    bundle: Bundle, config: Pi05Config, platform: PlatformConfig, stack: ExitStack
+) -> Engines:
+    """All engines that ``platform`` chooses; ``stack`` closes them.
+
+    Buffers are shared by name: the vision's output is every prefix's input, and a bucket's keys
+    and values are written by its prefix and read in place by its denoise engines. BundleError if
+    an engine is missing or does not fit spec.py, BackendError if it does not load.
+    """
+
+    def load(entry: EngineEntry, buffers: Buffers) -> Engine:
+        source = EngineSource(
+            name=describe(entry),
+            file=None if entry.backend == 'null' else bundle.file(entry.file),
+            inputs=entry.inputs,
+            outputs=entry.outputs,
+            precision=entry.precision,
+            threads=platform.engine_threads,
+        )
+        return stack.enter_context(load_engine(entry.backend, source, buffers))
+
+    def chosen(stage: str) -> dict[tuple[int | None, int | None], EngineEntry]:
+        choice = platform.stage(stage)
+        if choice.backend == 'null':  # needs shapes alone: those of any engine will do
+            held = [e for e in bundle.manifest.engines if e.stage == stage]
+            found = tuple(replace(e, backend='null') for e in held)
+        else:
+            found = bundle.engines(stage, choice.backend, choice.precision)
+        for entry in found:
+            _check(entry, config)
+        return {(e.prompt_bucket, e.num_steps): e for e in found}
+
+    def pick(stage: str, bucket: int | None, num_steps: int | None) -> EngineEntry:
+        try:
+            return entries[stage][bucket, num_steps]
+        except KeyError:
+            raise BundleError(
+                f'bundle {bundle.name!r} lacks the {stage} engine for {bucket} prompt tokens and '
+                f'{num_steps} steps, which its config promises; export it again.'
+            ) from None
+
+    entries = {stage: chosen(stage) for stage in ('vision', 'prefix', 'denoise')}
+    shared: dict[str, Array] = {}
+    vision = load(pick('vision', None, None), shared)
+    chains = {}
+    for bucket in config.prompt_buckets:
+        buffers = dict(shared)
+        prefix = load(pick('prefix', bucket, None), buffers)
+        denoise = {n: load(pick('denoise', bucket, n), buffers) for n in config.num_steps}
+        # The first bucket's noise and actions serve all: their shapes do not depend on it.
+        shared |= {name: buffers[name] for name in ('noise', 'actions')}
+        chains[bucket] = Chain(prefix, denoise, buffers['tokens'][0], buffers['prefix_mask'][0])
+    return Engines(vision, chains, shared['pixels'], shared['noise'], shared['actions'])
+
+
+def describe(entry: EngineEntry) -> str:
+    """For messages: 'denoise, 64 tokens, 10 steps'."""
+    parts: list[str] = [entry.stage]
+    if entry.prompt_bucket is not None:
+        parts.append(f'{entry.prompt_bucket} tokens')
+    if entry.num_steps is not None:
+        parts.append(f'{entry.num_steps} steps')
+    return ', '.join(parts)
+
+
+def stage_spec(config: Pi05Config, entry: EngineEntry, activation: str) -> StageSpec:
+    """What spec.py says of the stage of ``entry``."""
+    if entry.stage == 'vision':
+        return vision_spec(config, activation)
+    if entry.prompt_bucket is None:
+        raise BundleError(f'{describe(entry)}: prompt_bucket is missing; export the bundle again.')
+    if entry.stage == 'prefix':
+        return prefix_spec(config, entry.prompt_bucket, activation)
+    return denoise_spec(config, entry.prompt_bucket, activation)
+
+
+def _check(entry: EngineEntry, config: Pi05Config) -> None:
+    found = StageSpec(entry.inputs, entry.outputs)
+    fits = any(found == stage_spec(config, entry, activation) for activation in ACTIVATIONS)
+    if not fits:
+        raise BundleError(
+            f'{describe(entry)}: its tensors {_list(found)} are not those of this network, '
+            f'{_list(stage_spec(config, entry, "float32"))}; export the bundle again.'
+        )
+
+
+def _list(spec: StageSpec) -> str:
+    return ', '.join(f'{t.name} {t.dtype}{list(t.shape)}' for t in (*spec.inputs, *spec.outputs))

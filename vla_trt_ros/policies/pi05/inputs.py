@@ -1,0 +1,44 @@
+"""Camera frames and prompt tokens -> the network's input buffers, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vla_trt_ros.camera.decode import to_rgb
+from vla_trt_ros.datatypes import CameraFrame, Float32Array, Uint8Array
+from vla_trt_ros.preprocess.resize import resize_with_pad
+
+# 0..255 -> -1..1, looked up instead of computed; 0, the pad, becomes -1.
+SCALE: Float32Array = (np.arange(256) / 255.0 * 2.0 - 1.0).astype(np.float32)
+SCALE.flags.writeable = False
+
+
+class ImageInput:
+    """Writes views into ``pixels`` float32 [V, 3, S, S] and says which are there."""
+
+    def __init__(self, views: tuple[str, ...], pixels: Float32Array) -> None:
+        self._views = views
+        self._pixels = pixels
+        self._size = pixels.shape[2], pixels.shape[3]
+
+    def write(self, frames: Mapping[str, CameraFrame]) -> tuple[bool, ...]:
+        """Fill the buffer; per view, whether it had a frame. A view without one is left black.
+
+        Raises BadImage for a frame that does not decode.
+        """
+        there = tuple(view in frames for view in self._views)
+        for view, present, planes in zip(self._views, there, self._pixels, strict=True):
+            if present:
+                scale_planes(resize_with_pad(to_rgb(frames[view]), *self._size), planes)
+            else:
+                planes.fill(-1.0)
+        return there
+
+
+def scale_planes(image: Uint8Array, planes: Float32Array) -> None:
+    """uint8 [S, S, 3] -> float32 ``planes`` [3, S, S] in [-1, 1]."""
+    for channel, plane in enumerate(planes):
+        # With mode='raise' NumPy would fill a temporary and copy it; every uint8 is in range.
+        np.take(SCALE, image[:, :, channel], out=plane, mode='clip')

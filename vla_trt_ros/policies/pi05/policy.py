@@ -1,0 +1,176 @@
+"""Pi0.5 at run time: one observation in, one chunk out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from time import perf_counter
+
+import numpy as np
+
+from vla_trt_ros.bundle import Bundle
+from vla_trt_ros.config import STAGES, PlatformConfig
+from vla_trt_ros.datatypes import Float32Array, Observation, PolicyResult, StageTimes
+from vla_trt_ros.errors import BadState, BundleError, ConfigError
+from vla_trt_ros.policies.base import check_num_steps
+from vla_trt_ros.policies.pi05.engines import Chain, load_engines, read_config
+from vla_trt_ros.policies.pi05.inputs import ImageInput
+from vla_trt_ros.preprocess.normalize import Normalize, Unnormalize, load_norm_stats
+from vla_trt_ros.preprocess.tokenize import Prompt, Tokenizer
+
+
+class Pi05Policy:
+    """All engines of a bundle, loaded and bound; see policies/base.py for the contract."""
+
+    def __init__(self, bundle: Bundle, platform: PlatformConfig, *, seed: int = 0) -> None:
+        config = read_config(bundle)
+        layout = bundle.layout
+        self._state_dim, self._action_dim = len(layout.state), len(layout.actions)
+        if max(self._state_dim, self._action_dim) > config.action_dim:
+            raise BundleError(
+                f'bundle {bundle.name!r}: {self._state_dim} state and {self._action_dim} action '
+                f'entries do not fit the network, which has {config.action_dim}.'
+            )
+        manifest = bundle.manifest
+        stats = load_norm_stats(
+            bundle.file(manifest.norm_stats),
+            {'state': self._state_dim, 'actions': self._action_dim},
+        )
+        self.bundle = bundle
+        self.config = config
+        self._platform = platform
+        self._normalize = Normalize(stats['state'], manifest.normalization)
+        self._unnormalize = Unnormalize(stats['actions'], manifest.normalization)
+        self._tokenizer = Tokenizer(
+            bundle.file(manifest.tokenizer), config.prompt_buckets, config.vocab_size
+        )
+        self.reseed(seed)
+        with ExitStack() as stack:
+            self._engines = load_engines(bundle, config, platform, stack)
+            self._images = ImageInput(config.views, self._engines.pixels)
+            self._stack = stack.pop_all()
+
+    def infer(
+        self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
+    ) -> PolicyResult:
+        """One chunk for one observation (policies/base.py)."""
+        check_num_steps(num_steps, self.num_steps_available)
+        engines = self._engines
+        t0 = perf_counter()
+        prompt = self._tokenize(observation.prompt, observation.state)
+        chain = engines.chains[prompt.bucket]
+        self._write_mask(chain, prompt, self._images.write(observation.frames))
+        self._write_noise(noise)
+        t1 = perf_counter()
+        engines.vision.enqueue()
+        t2 = perf_counter()
+        chain.prefix.enqueue()
+        t3 = perf_counter()
+        chain.denoise[num_steps].enqueue()
+        t4 = perf_counter()
+        actions = self._unnormalize(engines.actions[0, :, : self._action_dim])
+        t5 = perf_counter()
+        times = StageTimes(
+            preprocess_ms=(t1 - t0) * 1e3,
+            vision_ms=(t2 - t1) * 1e3,
+            prefix_ms=(t3 - t2) * 1e3,
+            denoise_ms=(t4 - t3) * 1e3,
+            postprocess_ms=(t5 - t4) * 1e3,
+        )
+        return PolicyResult(actions, times, len(prompt.tokens))
+
+    def check_prompt(self, prompt: str) -> int:
+        """Tokens of ``prompt`` with a state in the middle of its range. From any thread."""
+        middle = self._prompt_state(np.zeros(self._state_dim, np.float32))
+        return len(self._tokenizer.encode(prompt, middle).tokens)
+
+    def warm_up(self) -> None:
+        """Run every engine once on black images."""
+        self._engines.pixels.fill(-1.0)
+        self._engines.noise.fill(0.0)
+        self._engines.vision.enqueue()
+        for chain in self._engines.chains.values():
+            chain.tokens.fill(0)
+            chain.mask.fill(True)
+            chain.prefix.enqueue()
+            for engine in chain.denoise.values():
+                engine.enqueue()
+
+    def reseed(self, seed: int) -> None:
+        """Start the noise generator again from ``seed``."""
+        self._generator = np.random.default_rng(seed)
+
+    def close(self) -> None:
+        """Close the engines; a second call does nothing."""
+        self._stack.close()
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Camera names, in the network's order."""
+        return self.config.views
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the network's input, pixels."""
+        return self.config.image_size, self.config.image_size
+
+    @property
+    def horizon(self) -> int:
+        """Rows of a chunk."""
+        return self.config.horizon
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """[H, A]."""
+        return self.config.horizon, self.config.action_dim
+
+    @property
+    def num_steps_available(self) -> tuple[int, ...]:
+        """Step counts that engines exist for."""
+        return self.config.num_steps
+
+    @property
+    def prompt_buckets(self) -> tuple[int, ...]:
+        """Prompt lengths that engines exist for, tokens."""
+        return self.config.prompt_buckets
+
+    @property
+    def runtimes(self) -> Mapping[str, str]:
+        """Stage to backend and precision."""
+        choices = {stage: self._platform.stage(stage) for stage in STAGES}
+        return {stage: f'{c.backend} {c.precision}' for stage, c in choices.items()}
+
+    def _tokenize(self, prompt: str, state: Float32Array) -> Prompt:
+        if state.shape != (self._state_dim,) or not np.isfinite(state).all():
+            raise BadState(
+                f'state {state.tolist()} must be {self._state_dim} finite numbers: '
+                f'{", ".join(self.bundle.layout.state)}.'
+            )
+        return self._tokenizer.encode(prompt, self._prompt_state(self._normalize(state)))
+
+    def _prompt_state(self, normalized: Float32Array) -> Float32Array | None:
+        """What of the state goes into the prompt."""
+        if self.config.prompt_state == 'none':
+            return None
+        if self.config.prompt_state == 'padded':
+            return np.pad(normalized, (0, self.config.action_dim - normalized.size))
+        return normalized
+
+    def _write_mask(self, chain: Chain, prompt: Prompt, views: tuple[bool, ...]) -> None:
+        count, images = len(prompt.tokens), self.config.image_tokens
+        chain.tokens[:count] = prompt.tokens
+        chain.tokens[count:] = 0
+        chain.mask[:images] = np.repeat(views, self.config.tokens_per_view)
+        chain.mask[images : images + count] = True
+        chain.mask[images + count :] = False
+
+    def _write_noise(self, noise: Float32Array | None) -> None:
+        target = self._engines.noise[0]
+        if noise is None:
+            self._generator.standard_normal(dtype=np.float32, out=target)
+        elif noise.shape == target.shape:
+            np.copyto(target, noise)
+        else:
+            raise ConfigError(
+                f'noise has shape {list(noise.shape)}, this policy draws {list(target.shape)}.'
+            )
