@@ -20,6 +20,7 @@ from vla_trt_ros.sim.prompts import prompt_for, task_name
 from vla_trt_ros.sim.rendering import Cameras, check_size  # chooses OpenGL before Meta-World
 from vla_trt_ros.sim.views import WRIST_VIEW, base_view
 
+import mujoco  # type: ignore[import-untyped]  # isort: skip
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # isort: skip
 
 JOINT_NAMES = ('hand_x', 'hand_y', 'hand_z', 'gripper')
@@ -63,6 +64,9 @@ class MetaWorld:
         """Begin an episode: object and goal placed at random by ``seed`` alone."""
         self._env.seed(seed)
         observation, _ = self._env.reset()
+        # Meta-World moves the goal's marker last: without this the first picture shows it where
+        # it was before.
+        mujoco.mj_forward(self._env.model, self._env.data)
         self._full_observation: Float64Array = observation
         self.success = False
         self.steps = 0

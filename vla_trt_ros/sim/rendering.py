@@ -6,8 +6,10 @@ times the rest (docs/simulator.md has the figures).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -22,46 +24,74 @@ import mujoco  # type: ignore[import-untyped]  # noqa: E402  # after the choice 
 
 MAX_WIDTH, MAX_HEIGHT = 640, 480
 _FOVY = 45.0
+_MAX_GEOMS = 1000
 _OFF = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
 
 
 class Cameras:
     """The views of one model, all of one size.
 
-    The OpenGL context belongs to the thread that made this object: render and close there.
+    The OpenGL context belongs to the thread that made this object: render there.
     """
 
     def __init__(
         self, model: mujoco.MjModel, views: Mapping[str, View], *, width: int, height: int
     ) -> None:
         check_size(width, height)
-        # Both are read when the context is made.
+        # Read when the context is made.
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         model.vis.global_.fovy = _FOVY
-        model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-        model.vis.global_.offheight = max(height, model.vis.global_.offheight)
-        self._views = dict(views)
-        self._cameras = {name: _camera(view) for name, view in views.items()}
-        self._renderer = mujoco.Renderer(model, height, width)
+        self._model = model
+        self._views = {name: (view, _camera(model, view)) for name, view in views.items()}
+        self._rect = mujoco.MjrRect(0, 0, width, height)
+        self._option = mujoco.MjvOption()
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         for flag in _OFF:
-            self._renderer.scene.flags[flag] = 0
+            self._scene.flags[flag] = 0
+        self._gl: Any = mujoco.GLContext(width, height)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
 
     def render(self, data: mujoco.MjData) -> dict[str, Uint8Array]:
         """Camera name -> uint8 [height, width, 3], RGB, upright; new arrays at each call."""
+        self._gl.make_current()
         images: dict[str, Uint8Array] = {}
-        for name, camera in self._cameras.items():
-            self._renderer.update_scene(data, camera)
-            image: Uint8Array = self._renderer.render()
-            view = self._views[name]
-            if isinstance(view, FixedView) and view.upside_down:
-                image = np.ascontiguousarray(image[::-1, ::-1])
-            images[name] = image
+        pixels = np.empty((self._rect.height, self._rect.width, 3), np.uint8)
+        for name, (view, camera) in self._views.items():
+            mujoco.mjv_updateScene(
+                self._model,
+                data,
+                self._option,
+                None,
+                camera,
+                mujoco.mjtCatBit.mjCAT_ALL,
+                self._scene,
+            )
+            mujoco.mjr_render(self._rect, self._scene, self._context)
+            mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
+            # OpenGL's rows run from the bottom up, which an upside-down camera has put right.
+            turned = isinstance(view, FixedView) and view.upside_down
+            images[name] = (pixels[:, ::-1] if turned else pixels[::-1]).copy()
         return images
 
     def close(self) -> None:
-        """Free the OpenGL context."""
-        self._renderer.close()
+        """Free what the context holds, then the context. A second call does nothing."""
+        if self._gl is None:
+            return
+        # mujoco.Renderer frees in the other order, and so deletes the framebuffer of whichever
+        # context is current: the next environment's pictures then come out upside down.
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+        self._gl = None
+
+    def __del__(self) -> None:
+        # An environment that was dropped without close() must not harm another's context either.
+        with contextlib.suppress(Exception):
+            self.close()
 
     def __enter__(self) -> Cameras:
         return self
@@ -83,13 +113,15 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def _camera(view: View) -> str | mujoco.MjvCamera:
-    if isinstance(view, FixedView):
-        return view.camera
+def _camera(model: mujoco.MjModel, view: View) -> mujoco.MjvCamera:
     camera = mujoco.MjvCamera()
-    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    camera.azimuth = view.azimuth
-    camera.elevation = view.elevation
-    camera.distance = view.distance
-    camera.lookat[:] = view.look_at
+    if isinstance(view, FixedView):
+        camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        camera.fixedcamid = model.camera(view.camera).id
+    else:
+        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        camera.azimuth = view.azimuth
+        camera.elevation = view.elevation
+        camera.distance = view.distance
+        camera.lookat[:] = view.look_at
     return camera

@@ -31,9 +31,9 @@ class FreeView:
 View = FixedView | FreeView
 
 BASE_VIEWS: dict[str, View] = {
-    # Close, over the robot's left shoulder: the hand hides neither the object nor the goal, and
+    # Close, beside the robot's right shoulder: the hand hides neither the object nor the goal, and
     # the whole reach of the tasks is in the picture.
-    'near': FreeView(azimuth=148.0, elevation=-35.0, distance=1.05, look_at=(0.0, 0.68, 0.12)),
+    'near': FreeView(azimuth=148.0, elevation=-35.0, distance=1.1, look_at=(-0.04, 0.66, 0.12)),
     'corner': FixedView('corner', upside_down=True),
     'corner2': FixedView('corner2', upside_down=True),
     'corner3': FixedView('corner3', upside_down=True),
