@@ -1,0 +1,93 @@
+"""What a launch line starts, without starting it."""
+
+import pytest
+
+from vla_trt_ros.bringup import ARGUMENTS, camera_topics, describe, parse, transport_environment
+from vla_trt_ros.errors import ConfigError
+
+
+def parameters(**given):
+    return {p.executable: dict(p.parameters) for p in describe(given).processes}
+
+
+def test_real_robot_by_default_moves_nothing():
+    nodes = parameters()
+    assert set(nodes) == {'policy_node', 'command_node'}
+    assert nodes['command_node']['dry_run'] is True
+    assert nodes['policy_node']['dry_run'] is True
+
+
+def test_simulator_moves_and_has_the_prompt_of_its_task():
+    nodes = parameters(sim='true', task='drawer-open')
+    assert set(nodes) == {'sim_node', 'policy_node', 'command_node'}
+    assert nodes['command_node']['dry_run'] is False
+    assert nodes['sim_node']['task'] == 'drawer-open'
+    assert 'drawer' in nodes['policy_node']['prompt']
+
+
+# Every argument reaches what it is for: (argument, value, node, parameter, expected).
+WIRING = [
+    ('num_steps', '3', 'policy_node', 'num_steps', 3),
+    ('platform', 'thor', 'policy_node', 'platform', 'thor'),
+    ('bundle', '/b', 'policy_node', 'bundle', '/b'),
+    ('prompt', 'wave', 'policy_node', 'prompt', 'wave'),
+    ('robot', 'metaworld', 'command_node', 'robot', 'metaworld'),
+    ('policy', 'pi05', 'policy_node', 'policy', 'pi05'),
+    ('cameras', 'base=/c', 'policy_node', 'cameras', 'base=/c'),
+    ('controller', 'position', 'command_node', 'controller', 'position'),
+    ('controller', 'robot', 'command_node', 'controller', ''),
+    ('dry_run', 'false', 'command_node', 'dry_run', False),
+]
+
+
+@pytest.mark.parametrize(('name', 'value', 'node', 'parameter', 'expected'), WIRING)
+def test_argument_reaches_its_parameter(name, value, node, parameter, expected):
+    assert parameters(**{name: value})[node][parameter] == expected
+
+
+def test_the_rest_of_the_arguments():
+    system = describe({'namespace': '/left/', 'log_level': 'debug', 'rviz': 'true'})
+    assert system.namespace == 'left'
+    assert system.log_level == 'debug'
+    assert [p.package for p in system.processes] == ['vla_trt_ros', 'vla_trt_ros', 'rviz2']
+    tested = {row[0] for row in WIRING} | {'sim', 'task', 'namespace', 'log_level', 'rviz'}
+    assert tested | {'params_file'} == {a.name for a in ARGUMENTS}
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'num_steps': '4'}, 'num_steps:=4 is none of 1, 2, 3, 5, 10'),
+        ({'num_step': '3'}, r"unknown argument 'num_step'; did you mean num_steps\?"),
+        ({'platform': 'xavier'}, 'config/platforms/xavier.yaml does not exist; known: cpu'),
+        ({'robot': 'r2d2'}, 'config/robots/r2d2.yaml does not exist'),
+        ({'dry_run': 'yes'}, 'dry_run:=yes is none of auto, true, false'),
+        ({'sim': 'true', 'task': 'fly'}, 'fly'),
+        ({'cameras': 'top=/x'}, "no view 'top'; it has base, wrist"),
+        ({'cameras': 'base'}, "'base' is not view=topic"),
+        ({'params_file': 'nope.yaml'}, 'params_file nope.yaml does not exist'),
+    ],
+)
+def test_wrong_values_are_refused_by_name(given, message):
+    with pytest.raises(ConfigError, match=message):
+        describe(given)
+
+
+def test_words():
+    assert parse(['a:=b', 'c:=']) == {'a': 'b', 'c': ''}
+    with pytest.raises(ConfigError, match="'--steps=3': write arguments as name:=value"):
+        parse(['--steps=3'])
+
+
+def test_camera_topics():
+    views = ('base', 'wrist')
+    assert camera_topics('base=/a, wrist=/b/c', views) == {'base': '/a', 'wrist': '/b/c'}
+    assert camera_topics('', views) == {}
+
+
+def test_transport_profile_is_set_unless_the_user_chose():
+    (path,) = transport_environment({}).values()
+    with open(path, encoding='utf-8') as profile:
+        assert 'segment_size' in profile.read()
+    assert transport_environment({'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}) == {}
+    assert transport_environment({'RMW_IMPLEMENTATION': 'rmw_zenoh_cpp'}) == {}

@@ -1,0 +1,49 @@
+"""The wiring of a whole robot in one process, top to bottom.
+
+Camera frames stay in one process, so that the policy and, later, detectors share one upload. The
+command node is the safety gate and may run apart, which is what launch and ``vla-trt up`` do: it
+then keeps the arm safe even if this process dies. The simulator belongs in a process of its own
+wherever timing matters; here it shares one interpreter with the policy.
+
+    camera topics -> PolicyNode -> action_chunk -> CommandNode -> controller topic
+    joint_states  ->     "      and             ->      "
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
+
+from vla_trt_ros.nodes.command_node import CommandNode
+from vla_trt_ros.nodes.policy_node import PolicyNode
+from vla_trt_ros.nodes.run import run_node
+
+
+def _sim_node() -> Node:
+    from vla_trt_ros.nodes.sim_node import SimNode  # MuJoCo, which a robot does not have
+
+    return SimNode()
+
+
+NODES: dict[str, Callable[[], Node]] = {
+    'sim': _sim_node,
+    'command': CommandNode,
+    'policy': PolicyNode,
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of lib/vla_trt_ros/vla_node: the named nodes, by default command and policy."""
+    args = sys.argv if args is None else args
+    parser = argparse.ArgumentParser(prog='vla_node', description=__doc__)
+    parser.add_argument('nodes', nargs='*', default=['command', 'policy'], choices=[*NODES, []])
+    chosen = parser.parse_args(remove_ros_args(args)[1:]).nodes
+    return run_node(lambda: [NODES[name]() for name in NODES if name in chosen], args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
