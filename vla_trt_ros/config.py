@@ -132,6 +132,18 @@ class ControllerConfig:
     kind: Literal['trajectory', 'position'] = 'trajectory'
     topic: str = 'joint_trajectory_controller/joint_trajectory'
 
+    def of_kind(self, kind: str) -> ControllerConfig:
+        """This controller, or where ``kind`` ('' keeps it) is another one, that kind on the topic
+        that ros2_control gives it by default. ConfigError for an unknown kind.
+        """
+        if kind in ('', self.kind):
+            return self
+        if kind == 'trajectory':
+            return ControllerConfig()
+        if kind == 'position':
+            return ControllerConfig('position', 'forward_position_controller/commands')
+        raise ConfigError(f'controller {kind!r} is none of trajectory, position.')
+
 
 @dataclass(frozen=True, slots=True)
 class SafetyConfig:

@@ -69,19 +69,26 @@ class Drive:
             self._fade_in = None
         return self._join(chunk, self._motion, self._fade_in, now_ns)
 
-    def brake(self, now_ns: int, *, since_ns: int | None = None) -> None:
-        """Slow to rest over brake_time, from where the motion is now; ``since_ns`` is now on the
-        clock that the motion was planned on, where time jumped meanwhile.
+    def brake(self, now_ns: int) -> None:
+        """Slow to rest over brake_time, from where the motion is now."""
+        if self._motion is not None:
+            position, velocity = self._motion.at(now_ns)
+            self._brake(position, velocity, now_ns)
+
+    def rebase(self, last_ns: int, now_ns: int, *, send: bool) -> None:
+        """Time jumped from ``last_ns`` back to ``now_ns``: brake from where the motion was.
+
+        ``send`` False: the motion was over for the controller; be at rest and tell nobody.
         """
         if self._motion is None:
             return
-        position, velocity = self._motion.at(now_ns if since_ns is None else since_ns)
-        limits = self._limits
-        self._motion = self._unsent = Timeline.brake(
-            position, velocity, now_ns, self._safety.brake_time, limits.lower, limits.upper
-        )
-        if self._sent is not None and since_ns is not None:
-            self._sent = (self._sent[0], now_ns - self._period_ns)
+        position, velocity = self._motion.at(last_ns)
+        if send:
+            self._brake(position, velocity, now_ns)
+            if self._sent is not None:
+                self._sent = (self._sent[0], now_ns - self._period_ns)
+            return
+        self._motion = Timeline.rest(position, now_ns - self._period_ns, self._period_ns / NS)
 
     def rest(self, position: Float64Array, now_ns: int, duration: float) -> None:
         """Be at ``position`` within ``duration`` s and stay: for where the robot already is."""
@@ -134,6 +141,12 @@ class Drive:
             return None
         self._motion = self._unsent = plan.timeline
         return plan.clamped
+
+    def _brake(self, position: Float64Array, velocity: Float64Array, now_ns: int) -> None:
+        limits = self._limits
+        self._motion = self._unsent = Timeline.brake(
+            position, velocity, now_ns, self._safety.brake_time, limits.lower, limits.upper
+        )
 
     def _whole(self, motion: Timeline) -> Command:
         return Command(

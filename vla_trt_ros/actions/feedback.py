@@ -29,10 +29,14 @@ class Feedback:
         try:
             pick_joints(sample, self._limits.names)
         except BadState as error:
-            if set(self._limits.names) <= set(sample.names) or self._joints.newest() is None:
-                self._joints.reject(str(error))
+            self.refuse(error, complete=set(self._limits.names) <= set(sample.names))
             return 'state_bad'
         return '' if self._joints.offer(sample) else 'state_not_rising'
+
+    def refuse(self, error: BadState, *, complete: bool = False) -> None:
+        """A sample that cannot be used; ``complete`` if it names all joints of the robot."""
+        if complete or self._joints.newest() is None:
+            self._joints.reject(str(error))
 
     def forget(self) -> None:
         """Drop what came so far: time jumped."""

@@ -5,7 +5,6 @@ ladder as a table.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from vla_trt_ros.actions.admission import Admission, Admitted, Refusal
 from vla_trt_ros.actions.drive import Drive
 from vla_trt_ros.actions.feedback import Feedback
 from vla_trt_ros.actions.limits import Limits
+from vla_trt_ros.actions.status import GateStatus
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.datatypes import (
     NS,
@@ -25,6 +25,7 @@ from vla_trt_ros.datatypes import (
     Reason,
     State,
 )
+from vla_trt_ros.errors import BadAction, BadState
 from vla_trt_ros.freshness import Freshness
 
 CLOCK_SLACK_NS = 10_000_000
@@ -40,23 +41,6 @@ _USED_UP = Freshness(
 _ESTOP = Freshness(Reason.ESTOP, 'e-stop is latched: release it and call ~/estop_reset.')
 _DISABLED = Freshness(Reason.DISABLED, 'disabled: call ~/enable with true.')
 _OK = Freshness()
-
-
-@dataclass(frozen=True, slots=True)
-class GateStatus:
-    """What the gate does and why; ``reason`` and ``text`` are empty while it runs."""
-
-    state: State
-    reason: Reason
-    text: str
-    dry_run: bool
-    estop_latched: bool
-    rows_left: int
-    chunks: int
-    rejected: int
-    clamped: dict[str, int]
-    """Elements moved to a limit so far, per joint; a row counts again in each chunk it is in."""
-    counts: dict[str, int]
 
 
 class CommandGate:
@@ -123,14 +107,15 @@ class CommandGate:
         self._reject(fault)
         return Reason.BAD_STATE if fault == 'state_bad' else Reason.STALE_STATE
 
-    def refuse(self, error: Exception, now_ns: int) -> None:
+    def refuse_chunk(self, error: BadAction, now_ns: int) -> None:
         """A chunk message so malformed that no ActionChunk could be made of it."""
         self._advance(now_ns)
         self._refuse(Refusal(Reason.BAD_ACTION, 'chunk_bad', str(error)))
 
-    def refuse_joints(self, now_ns: int) -> None:
+    def refuse_joints(self, error: BadState, now_ns: int) -> None:
         """Joint states so malformed that no JointSample could be made of them."""
         self._advance(now_ns)
+        self._feedback.refuse(error)
         self._reject('state_bad')
 
     def estop(self, pressed: bool, now_ns: int) -> None:
@@ -309,22 +294,24 @@ class CommandGate:
         self._pending = None
 
     def _advance(self, now_ns: int) -> int:
-        """``now_ns``, or the last one where time went back a little; after a jump, hold first."""
-        last_ns, self._now_ns = self._now_ns, now_ns
-        if last_ns is None or now_ns >= last_ns:
-            return now_ns
-        if now_ns >= last_ns - CLOCK_SLACK_NS:
-            self._now_ns = last_ns
-            return last_ns
+        """``now_ns``, never before the last one; where time jumped back, start anew."""
+        last_ns = self._now_ns
+        if last_ns is None or now_ns >= last_ns - CLOCK_SLACK_NS:
+            self._now_ns = now_ns if last_ns is None else max(now_ns, last_ns)
+            return self._now_ns
+        self._now_ns = now_ns
         self._counters.add('clock_jumps')
         self._feedback.forget()
         self._tracking_errors.clear()
-        self._pending, self._since_ns = None, now_ns
-        if self._state in (State.RUNNING, State.HOLDING):
+        moving = self._state in (State.RUNNING, State.HOLDING)
+        self._drive.rebase(last_ns, now_ns, send=moving)
+        why = self._why
+        if moving:
             back = (last_ns - now_ns) / 1e6
-            text = f'time jumped back by {back:.0f} ms: synchronise the clocks.'
-            self._enter(State.HOLDING, Freshness(Reason.CLOCK, text), now_ns)
-            self._drive.brake(now_ns, since_ns=last_ns)
+            why = Freshness(
+                Reason.CLOCK, f'time jumped back by {back:.0f} ms: synchronise the clocks.'
+            )
+        self._enter(State.HOLDING if moving else self._state, why, now_ns)
         return now_ns
 
     def _count(self, clamped: NDArray[np.int64] | None) -> bool:
