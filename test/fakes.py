@@ -6,7 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from vla_trt_ros.datatypes import NS, CameraFrame, JointSample
+from vla_trt_ros.datatypes import (
+    NS,
+    CameraFrame,
+    JointSample,
+    Observation,
+    PolicyResult,
+    StageTimes,
+)
+from vla_trt_ros.errors import BadPrompt
 
 
 def header(stamp_ns: int, frame_id: str = 'camera') -> SimpleNamespace:
@@ -42,3 +50,49 @@ def joints(stamp_ns: int, **positions: float) -> JointSample:
     return JointSample(
         stamp_ns, stamp_ns, tuple(positions), np.array(list(positions.values()), np.float64)
     )
+
+
+class FakePolicy:
+    """A policy whose chunk a reader can work out: row k moves hand_x by 0.01 (k + 1) m from where
+    it was and holds the other joints; it keeps what it was asked.
+    """
+
+    def __init__(self, robot: str = 'metaworld') -> None:
+        names = ('hand_x', 'hand_y', 'hand_z', 'gripper')
+        kinds = ('delta', 'delta', 'delta', 'absolute')
+        columns = tuple(
+            SimpleNamespace(joint=n, kind=k) for n, k in zip(names, kinds, strict=True)
+        )
+        layout = SimpleNamespace(robot=robot, step_dt=0.05, state=names, actions=columns)
+        self.bundle = SimpleNamespace(
+            name='fake', sha256='f' * 64, layout=layout, check_robot=lambda robot: None
+        )
+        self.views = ('base', 'wrist')
+        self.horizon = 10
+        self.num_steps_available = (1, 3, 10)
+        self.asked: list[tuple[Observation, int]] = []
+        self.fault: Exception | None = None
+        self.fill = 0.0
+        self.seeds: list[int] = []
+
+    def infer(self, observation: Observation, *, num_steps: int, noise=None) -> PolicyResult:
+        self.asked.append((observation, num_steps))
+        if self.fault is not None:
+            raise self.fault
+        actions = np.full((self.horizon, 4), self.fill, np.float32)
+        actions[:, 0] += 0.01 * np.arange(1, self.horizon + 1, dtype=np.float32)
+        return PolicyResult(actions, StageTimes(vision_ms=1.0, prefix_ms=2.0, denoise_ms=3.0), 9)
+
+    def check_prompt(self, prompt: str) -> int:
+        if not prompt.strip():
+            raise BadPrompt('the prompt is empty.')
+        return len(prompt.split())
+
+    def reseed(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def warm_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

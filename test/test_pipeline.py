@@ -1,0 +1,169 @@
+"""One tick without ROS: what goes in, what comes out, and what stands against it."""
+
+import numpy as np
+import pytest
+from fakes import FakePolicy, joints, rgb_frame
+
+from vla_trt_ros.config import PolicyConfig, load_robot
+from vla_trt_ros.datatypes import ChunkFlag, Reason, prompt_hash
+from vla_trt_ros.errors import BadAction, BadPrompt, ConfigError
+from vla_trt_ros.pipeline import Pipeline
+
+MS = 1_000_000
+T0 = 1_000_000 * MS
+HAND = {'hand_x': 0.1, 'hand_y': 0.6, 'hand_z': 0.2, 'gripper': 1.0}
+
+
+def pipeline(prompt: str = 'reach the goal') -> tuple[Pipeline, FakePolicy]:
+    policy = FakePolicy()
+    made = Pipeline(policy, load_robot('metaworld'), PolicyConfig('pi05', 'fake', deadline_ms=50))
+    if prompt:
+        made.set_prompt(prompt)
+    return made, policy
+
+
+def feed(made: Pipeline, at_ns: int, wrist_ns: int | None = None, **hand: float) -> None:
+    made.offer_image('base', rgb_frame(at_ns))
+    made.offer_image('wrist', rgb_frame(wrist_ns or at_ns))
+    made.offer_joints(joints(at_ns, **{**HAND, **hand}))
+
+
+def test_chunk_is_absolute_stamped_with_the_oldest_exposure_and_tied_to_its_makers():
+    made, policy = pipeline()
+    feed(made, T0, wrist_ns=T0 - 7 * MS)
+    result = made.tick(T0 + 20 * MS)
+    chunk = result.chunk
+    np.testing.assert_allclose(chunk.actions[:, 0], 0.1 + 0.01 * np.arange(1, 11), rtol=1e-5)
+    np.testing.assert_allclose(chunk.actions[:, 1], 0.6, rtol=1e-6)
+    np.testing.assert_array_equal(chunk.actions[:, 3], 0.0)
+    assert chunk.names == ('hand_x', 'hand_y', 'hand_z', 'gripper')
+    assert chunk.start_ns == chunk.observation_ns == T0 - 7 * MS
+    assert chunk.step_ns == 50 * MS
+    assert chunk.prompt_hash == prompt_hash('reach the goal')
+    assert chunk.policy_hash == 'f' * 64
+    assert chunk.num_steps == 10
+    timing = result.timing
+    assert timing.image_age_ms == (20.0, 27.0)
+    assert timing.camera_skew_ms == 7.0
+    assert timing.state_age_ms == 20.0
+    assert timing.stages.engine_ms == 6.0
+    observation, steps = policy.asked[0]
+    assert observation.prompt == 'reach the goal'
+    assert steps == 10
+
+
+def test_state_is_where_the_joints_were_at_the_exposure():
+    made, policy = pipeline()
+    made.offer_joints(joints(T0 - 10 * MS, **{**HAND, 'hand_x': 0.0}))
+    feed(made, T0 + 10 * MS, wrist_ns=T0, hand_x=0.2)
+    made.tick(T0 + 20 * MS)
+    np.testing.assert_allclose(policy.asked[0][0].state[0], 0.1, rtol=1e-6)
+
+
+def test_ids_flags_and_run():
+    made, _ = pipeline()
+    chunks = []
+    for i in range(3):
+        feed(made, T0 + i * 100 * MS)
+        chunks.append(made.tick(T0 + i * 100 * MS).chunk)
+    assert [c.chunk_id for c in chunks] == [0, 1, 2]
+    assert [c.step_index0 for c in chunks] == [0, 2, 4]
+    assert [c.execute_count for c in chunks] == [1, 2, 2]
+    assert [bool(c.flags & ChunkFlag.FIRST) for c in chunks] == [True, False, False]
+    made.set_prompt('push the puck')
+    feed(made, T0 + 300 * MS)
+    assert made.tick(T0 + 300 * MS).chunk.flags & ChunkFlag.FIRST
+    made.reset()
+    feed(made, T0 + 400 * MS)
+    again = made.tick(T0 + 400 * MS).chunk
+    assert again.chunk_id == 0
+    assert again.run_id != chunks[0].run_id
+
+
+def test_num_steps_takes_effect_on_the_next_chunk():
+    made, policy = pipeline()
+    for i, steps in enumerate((10, 3, 1)):
+        made.set_num_steps(steps)
+        feed(made, T0 + i * MS)
+        assert made.tick(T0 + i * MS).chunk.num_steps == steps
+    assert [steps for _, steps in policy.asked] == [10, 3, 1]
+    with pytest.raises(ConfigError, match='num_steps 2 is not in this bundle, which has 1, 3, 10'):
+        made.set_num_steps(2)
+    assert made.num_steps == 1
+
+
+def test_refused_prompt_leaves_the_old_one():
+    made, _ = pipeline()
+    with pytest.raises(BadPrompt):
+        made.set_prompt('  ')
+    assert made.prompt == 'reach the goal'
+
+
+def test_reasons_in_the_order_of_the_way():
+    made, _ = pipeline(prompt='')
+    assert made.readiness(T0).reason is Reason.NO_PROMPT
+    made.set_prompt('go')
+    assert made.readiness(T0).reason is Reason.NO_IMAGE
+    made.offer_image('base', rgb_frame(T0))
+    made.offer_image('wrist', rgb_frame(T0))
+    assert made.readiness(T0).reason is Reason.NO_STATE
+    made.offer_joints(joints(T0, **HAND))
+    assert made.readiness(T0).ok
+    assert made.readiness(T0 + 200 * MS).reason is Reason.STALE_STATE
+    assert made.readiness(T0 + 300 * MS).reason is Reason.STALE_IMAGE
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'hand_x': float('nan')}, 'hand_x is nan'),
+        ({'hand_x': None}, 'joint states lack hand_x; they name hand_y'),
+    ],
+)
+def test_bad_joint_states_hold_until_good_ones_come(change, message):
+    made, _ = pipeline()
+    feed(made, T0)
+    hand = {k: v for k, v in {**HAND, **change}.items() if v is not None}
+    made.offer_joints(joints(T0 + MS, **hand))
+    found = made.readiness(T0 + MS)
+    assert found.reason is Reason.BAD_STATE
+    assert message in found.text
+    feed(made, T0 + 2 * MS)
+    assert made.readiness(T0 + 2 * MS).ok
+
+
+def test_reordered_joints_and_strangers_do_not_matter():
+    made, policy = pipeline()
+    made.offer_image('base', rgb_frame(T0))
+    made.offer_image('wrist', rgb_frame(T0))
+    made.offer_joints(joints(T0, gripper=0.5, right_j0=9.0, hand_z=3.0, hand_y=2.0, hand_x=1.0))
+    made.tick(T0)
+    np.testing.assert_allclose(policy.asked[0][0].state, [1.0, 2.0, 3.0, 0.5])
+
+
+def test_nan_from_the_policy_is_no_chunk():
+    made, policy = pipeline()
+    policy.fill = float('nan')
+    feed(made, T0)
+    with pytest.raises(BadAction, match='NaN or Inf'):
+        made.tick(T0)
+    policy.fill = 0.0
+    feed(made, T0 + MS)
+    chunk = made.tick(T0 + MS).chunk
+    assert chunk.chunk_id == 0
+    assert chunk.flags & ChunkFlag.FIRST
+
+
+def test_rows_outside_the_limits_are_clamped_and_counted():
+    made, _ = pipeline()
+    feed(made, T0, hand_x=0.47)
+    chunk = made.tick(T0).chunk
+    assert chunk.actions[:, 0].max() == np.float32(0.525)
+    assert chunk.clamped == 5
+    assert chunk.flags & ChunkFlag.CLAMPED
+
+
+def test_the_same_noise_after_every_reset():
+    made, policy = pipeline()
+    made.reset()
+    assert policy.seeds == [0, 0]
