@@ -1,0 +1,135 @@
+"""Watch a running system: latest status of both nodes, timing of every chunk, camera pictures.
+
+Used by ``vla-trt demo`` and the benchmarks. Runs in its own thread, in the process that asks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+
+from vla_trt_ros.camera.decode import to_rgb
+from vla_trt_ros.datatypes import Uint8Array
+from vla_trt_ros.errors import BadInput, ConfigError
+from vla_trt_ros.messages import frame_from_image
+from vla_trt_ros.msg import PolicyInfo, PolicyStatus, PolicyTiming
+from vla_trt_ros.nodes.publish import IMAGE_QOS, LATCHED_QOS, TELEMETRY_QOS
+from vla_trt_ros.nodes.run import keep_freed_memory
+
+_WINDOW = 2.0  # seconds
+
+
+class Monitor:
+    """Open it in a ``with``; every attribute is what was heard last.
+
+    ``images`` maps a view to a topic whose newest picture is kept (empty: none is received).
+    """
+
+    def __init__(self, namespace: str = '', images: dict[str, str] | None = None) -> None:
+        self._namespace = namespace
+        self._images = images or {}
+        self._lock = threading.Lock()
+        self._arrivals: deque[float] = deque()
+        self.status: dict[str, PolicyStatus] = {}
+        self.info: PolicyInfo | None = None
+        self.timings: list[tuple[float, PolicyTiming]] = []
+        """(monotonic seconds of arrival, message), all since the start."""
+        self.pictures: dict[str, Uint8Array] = {}
+
+    def __enter__(self) -> Monitor:
+        keep_freed_memory()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        node = self._node = rclpy.create_node('monitor', namespace=self._namespace)
+        for name in ('policy', 'command'):
+            callback = self._keep_status(name)
+            node.create_subscription(PolicyStatus, f'{name}/status', callback, LATCHED_QOS)
+        node.create_subscription(PolicyInfo, 'policy/info', self._keep_info, LATCHED_QOS)
+        node.create_subscription(PolicyTiming, 'policy/timing', self._on_timing, TELEMETRY_QOS)
+        for view, topic in self._images.items():
+            node.create_subscription(Image, topic, self._keep_picture(view), IMAGE_QOS)
+        self._set_parameters = node.create_client(SetParameters, 'policy/set_parameters')
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._executor.spin, name='monitor')
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    @property
+    def rate_hz(self) -> float:
+        """Chunks heard per second over the last two seconds."""
+        since = time.monotonic() - _WINDOW
+        with self._lock:
+            while self._arrivals and self._arrivals[0] < since:
+                self._arrivals.popleft()
+            return len(self._arrivals) / _WINDOW
+
+    def recent(self, field: str, seconds: float = 5.0) -> np.ndarray:
+        """A PolicyTiming field over the last ``seconds``; of a list field the largest entry."""
+        since = time.monotonic() - seconds
+        values = []
+        for arrived, timing in reversed(self.timings):
+            if arrived < since:
+                break
+            value = getattr(timing, field)
+            values.append(float(value) if np.isscalar(value) else float(max(value, default=0)))
+        return np.array(values)
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Poll ``condition`` until it holds (True) or ``timeout`` seconds are over (False)."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if condition():
+                return True
+            time.sleep(0.02)
+        return condition()
+
+    def set_num_steps(self, num_steps: int) -> None:
+        """Change the policy node's parameter; ConfigError in its own words where it refuses."""
+        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=num_steps)
+        request = SetParameters.Request(parameters=[Parameter(name='num_steps', value=value)])
+        future = self._set_parameters.call_async(request)
+        if not self.wait_for(future.done, 5.0):
+            raise ConfigError('the policy node did not answer within 5 s.')
+        result = future.result().results[0]
+        if not result.successful:
+            raise ConfigError(result.reason)
+
+    def _keep_status(self, name: str) -> Callable[[PolicyStatus], None]:
+        def callback(msg: PolicyStatus) -> None:
+            self.status[name] = msg
+
+        return callback
+
+    def _keep_info(self, msg: PolicyInfo) -> None:
+        self.info = msg
+
+    def _on_timing(self, msg: PolicyTiming) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._arrivals.append(now)
+        self.timings.append((now, msg))
+
+    def _keep_picture(self, view: str) -> Callable[[Image], None]:
+        def callback(msg: Image) -> None:
+            try:
+                self.pictures[view] = to_rgb(frame_from_image(msg, 0))
+            except BadInput:
+                self.pictures.pop(view, None)
+
+        return callback
