@@ -231,7 +231,7 @@ def _check_file(path: Path, entry: FileEntry) -> None:
             raise BundleError(
                 f'{path} is {state}: {size} of {entry.bytes} bytes; copy the bundle again.'
             )
-        digest = _sha256(path)
+        digest = sha256_of(path)
     except OSError as error:
         raise BundleError(
             f'{path} cannot be read ({error.strerror}); copy the bundle again.'
@@ -243,7 +243,8 @@ def _check_file(path: Path, entry: FileEntry) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):

@@ -1,0 +1,126 @@
+"""Writes a bundle beside its place and moves it there when it is whole.
+
+A crash, a full disk or Ctrl-C leaves the bundle that was there before as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vla_trt_ros.bundle import FORMAT_VERSION, MANIFEST, EngineEntry, FileEntry, Layout, sha256_of
+from vla_trt_ros.errors import BundleError
+
+
+class BundleWriter:
+    """``with BundleWriter(out) as writer:`` write files into ``writer.folder``, then `commit`.
+
+    Leaving the block without `commit` throws the files away.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """BundleError if ``out`` is there and is no bundle: it would be replaced."""
+        self.out = out
+        if out.exists() and not (out / MANIFEST).is_file():
+            raise BundleError(f'{out} exists and is no bundle; name another folder or remove it.')
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def commit(
+        self,
+        *,
+        name: str,
+        family: str,
+        config: object,
+        layout: Layout,
+        normalization: str,
+        norm_stats: str,
+        tokenizer: str,
+        model_card: str,
+        engines: list[EngineEntry],
+        created_by: str,
+        notes: dict[str, str],
+    ) -> None:
+        """Hash every file, write the manifest and take the place of the bundle before.
+
+        ``config`` is the family's dataclass; the file names are relative to ``folder``.
+        """
+        files = {
+            path.relative_to(self.folder).as_posix(): FileEntry(
+                sha256_of(path), path.stat().st_size
+            )
+            for path in sorted(self.folder.rglob('*'))
+            if path.is_file()
+        }
+        manifest = {
+            'format_version': FORMAT_VERSION,
+            'name': name,
+            'family': family,
+            'created_by': created_by,
+            'notes': notes,
+            'layout': _plain(layout),
+            'normalization': normalization,
+            'norm_stats': norm_stats,
+            'tokenizer': tokenizer,
+            'model_card': model_card,
+            'config': _plain(config),
+            'engines': [_plain(e) for e in engines],
+            'files': {path: _plain(entry) for path, entry in files.items()},
+        }
+        text = _to_json(manifest) + '\n'
+        (self.folder / MANIFEST).write_text(text, encoding='utf-8')
+        self._replace()
+
+    def _replace(self) -> None:
+        self.folder.chmod(0o755)  # mkdtemp's 0700 would hide an installed bundle from other users
+        if not self.out.exists():
+            os.rename(self.folder, self.out)
+            return
+        before = Path(tempfile.mkdtemp(prefix=f'.{self.out.name}.old.', dir=self.out.parent))
+        os.rename(self.out, before / 'bundle')
+        try:
+            os.rename(self.folder, self.out)
+        except OSError:
+            os.rename(before / 'bundle', self.out)
+            raise
+        finally:
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def _plain(value: object) -> Any:
+    """A dataclass as mappings and lists, without entries that are None."""
+    data = dataclasses.asdict(value)  # type: ignore[call-overload]
+    return {key: item for key, item in data.items() if item is not None}
+
+
+def _to_json(data: Any, indent: int = 0) -> str:
+    """JSON with a line per entry, and whatever is short kept on one line: people read it too."""
+    flat = json.dumps(data, ensure_ascii=False)
+    if not isinstance(data, (dict, list, tuple)) or len(flat) + indent <= 96:
+        return flat
+    pad, inner = ' ' * indent, ' ' * (indent + 2)
+    if isinstance(data, dict):
+        rows = [
+            f'{inner}{json.dumps(key, ensure_ascii=False)}: {_to_json(item, indent + 2)}'
+            for key, item in data.items()
+        ]
+        return '{\n' + ',\n'.join(rows) + f'\n{pad}}}'
+    rows = [inner + _to_json(item, indent + 2) for item in data]
+    return '[\n' + ',\n'.join(rows) + f'\n{pad}]'
