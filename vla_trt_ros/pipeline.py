@@ -154,12 +154,13 @@ class Pipeline:
         if sample is None:
             raise BadState(f'joint states: nothing yet on {self.robot.joint_states_topic}.')
         state = self._layout.to_model(sample)
+        newest_state = self.joints.newest() or sample
         observation = Observation(frames, state, request.prompt)
         result = self.policy.infer(observation, num_steps=request.num_steps)
         actions, clamped = self._to_robot(result, state)
         chunk = self._chunk(actions, exposed_ns, request, clamped)
         inference_ms = (time.perf_counter() - begin) * 1e3
-        timing = self._timing(chunk, frames, result, now_ns, inference_ms)
+        timing = self._timing(chunk, frames, newest_state, result, now_ns, inference_ms)
         with self._lock:
             if self._request is request:
                 self._request = replace(request, fresh=False)
@@ -206,13 +207,13 @@ class Pipeline:
         self,
         chunk: ActionChunk,
         frames: dict[str, CameraFrame],
+        newest_state: JointSample,
         result: PolicyResult,
         now_ns: int,
         inference_ms: float,
     ) -> ChunkTiming:
         stats = self.frames.stats()
         stamps = [f.stamp_ns for f in frames.values()]
-        newest_state = self.joints.newest()
         return ChunkTiming(
             chunk_id=chunk.chunk_id,
             num_steps=chunk.num_steps,
@@ -223,7 +224,7 @@ class Pipeline:
             frames_dropped=tuple(stats[c].dropped for c in frames),
             frames_rejected=tuple(stats[c].rejected for c in frames),
             camera_skew_ms=(max(stamps) - min(stamps)) / 1e6,
-            state_age_ms=(now_ns - newest_state.stamp_ns) / 1e6 if newest_state else 0.0,
+            state_age_ms=(now_ns - newest_state.stamp_ns) / 1e6,
             wait_ms=(now_ns - max(f.receive_ns for f in frames.values())) / 1e6,
             stages=result.times,
             inference_ms=inference_ms,
