@@ -133,7 +133,7 @@ class ControllerConfig:
     topic: str = 'joint_trajectory_controller/joint_trajectory'
 
     def of_kind(self, kind: str) -> ControllerConfig:
-        """This controller, or where ``kind`` ('' keeps it) is another one, that kind on the topic
+        """Itself, or where ``kind`` ('' keeps it) is another one, that kind on the topic
         that ros2_control gives it by default. ConfigError for an unknown kind.
         """
         if kind in ('', self.kind):
