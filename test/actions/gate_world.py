@@ -79,12 +79,13 @@ class World:
         command, status = self.gate.tick(self.now_ns)
         if command is not None:
             self.commands.append(command)
-            start = (self.now_ns - command.stamp_ns) / 1e9
-            self._curve = (
-                np.concatenate([[start], command.times]) + command.stamp_ns / 1e9 - T0 / 1e9,
-                np.vstack([self.position, command.positions]),
-                np.vstack([self.velocity, command.velocities]),
-            )
+            times = np.append(0.0, command.times) + (command.stamp_ns - T0) / 1e9
+            positions = np.vstack([self.position, command.positions])
+            velocities = np.vstack([self.velocity, command.velocities])
+            if command.kind is CommandKind.POSITION:
+                # A forward controller knows no velocity; the drive goes there in one period.
+                velocities[:] = (command.positions[0] - self.position) / command.times[0]
+            self._curve = (times, positions, velocities)
         return status
 
     def run(self, seconds: float, *, chunk_every: float = 0.1):

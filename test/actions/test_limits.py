@@ -75,8 +75,9 @@ def test_any_rows_keep_every_limit_at_and_between_the_knots(seed):
     t = times(rng.integers(1, 25), first=rng.uniform(0.001, 0.05))
     rows = rng.normal(scale=rng.choice([0.02, 0.3, 5.0]), size=(len(t), 2)).cumsum(axis=0)
     p0 = rng.uniform(LIMITS.lower, LIMITS.upper)
-    room = np.minimum(p0 - LIMITS.lower, LIMITS.upper - p0) / 0.05
+    room = 3.0 * np.minimum(p0 - LIMITS.lower, LIMITS.upper - p0) / t[0]
     v0 = np.clip(rng.uniform(-1, 1, 2) * LIMITS.speed, -room, room)
+    assert LIMITS.time_to_limit(p0, v0) >= t[0] * (1 - 1e-9)
     limited = limit_rows(rows, t, p0, v0, LIMITS)
     knots = np.concatenate([[0.0], t])
     positions = np.vstack([p0, limited.positions])

@@ -78,9 +78,19 @@ def test_braking_is_even_and_ends_at_rest():
 
 
 @pytest.mark.parametrize(
-    ('position', 'velocity', 'stop'), [(0.95, 1.0, 1.0), (1.2, 1.0, 1.2), (-1.2, 0.0, -1.2)]
+    ('position', 'velocity', 'stop'), [(0.95, 1.0, 1.0), (1.2, 1.0, 1.2005), (-1.2, 0.0, -1.2)]
 )
 def test_braking_stops_at_a_limit_and_does_not_move_back_into_it(position, velocity, stop):
     lower, upper = np.array([-1.0]), np.array([1.0])
     brake = Timeline.brake(np.array([position]), np.array([velocity]), START, 0.2, lower, upper)
-    assert brake.at(brake.end_ns)[0] == pytest.approx([stop])
+    reached = [brake.at(START + ms * MS)[0][0] for ms in range(250)]
+    assert reached[-1] == max(reached) == pytest.approx(stop)
+
+
+def test_a_joint_near_its_limit_stops_sooner_and_the_others_brake_as_ever():
+    lower, upper = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+    brake = Timeline.brake(np.array([0.95, 0.0]), np.array([1.0, -1.0]), START, 0.2, lower, upper)
+    assert brake.times == pytest.approx([0.0, 0.1, 0.2])
+    assert brake.at(START + 100 * MS)[1] == pytest.approx([0.0, -0.5])
+    assert brake.at(START + 50 * MS)[1] == pytest.approx([0.5, -0.75])
+    assert brake.at(START + 200 * MS)[0] == pytest.approx([1.0, -0.1])

@@ -8,11 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_trt_ros.actions.limits import Limits, limit_rows
-from vla_trt_ros.actions.timeline import Timeline, row_at, row_due_ns
+from vla_trt_ros.actions.timeline import SHORTEST, Timeline, row_at, row_due_ns
 from vla_trt_ros.datatypes import NS, Float64Array
-
-# A knot nearer than this cannot be told from now once it has crossed a process boundary.
-MIN_LEAD_NS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def join(
     reached after ``until_ns``. Before row ``valid_from``, and before the chunk starts, ``running``
     goes on. ``blend_time`` s: 0 replaces at once. None when no row is left to execute.
     """
-    first = row_at(start_ns, step_ns, now_ns + MIN_LEAD_NS)
+    first = row_at(start_ns, step_ns, now_ns + round(SHORTEST * NS))
     last = len(rows) - 1
     if until_ns is not None:
         last = min(last, row_at(start_ns, step_ns, until_ns) - 1)
@@ -84,6 +81,12 @@ def join(
     joined = np.where(weight == 1.0, fresh, old + weight * (fresh - old))
     position, velocity = running.at(now_ns)
     times = (due_ns - now_ns) / NS
+    soon = limits.time_to_limit(position, velocity)
+    if soon < times[0] - SHORTEST:
+        # On the way to a limit: the first row is too late a knot to stay inside it.
+        soon = max(soon, SHORTEST)
+        between = position + soon / times[0] * (joined[0] - position)
+        times, joined = np.insert(times, 0, soon), np.insert(joined, 0, between, axis=0)
     limited = limit_rows(joined, times, position, velocity, limits)
     timeline = Timeline(
         now_ns,

@@ -207,7 +207,9 @@ class CommandGate:
 
     def _wait(self, now_ns: int) -> None:
         fault = self._fault(now_ns)
-        self._why = self._idle if fault.ok else fault
+        # After a clock jump there are no joint states yet; the jump is the reason to tell.
+        expected = fault.reason is Reason.NO_STATE and self._idle.reason is Reason.CLOCK
+        self._why = self._idle if fault.ok or expected else fault
         if fault.ok and self._pending is not None and self._drive.over(now_ns):
             self._start(self._pending, now_ns)
         held = (now_ns - self._since_ns) / NS

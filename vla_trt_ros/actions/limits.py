@@ -35,6 +35,15 @@ class Limits:
             tracking_tolerance=np.array([j.tracking_tolerance for j in robot.joints]),
         )
 
+    def time_to_limit(self, position: Float64Array, velocity: Float64Array) -> float:
+        """Longest first interval, s, on which `limit_rows` keeps the position limits of every
+        joint; inf where none moves towards one.
+        """
+        room = np.where(velocity > 0.0, self.upper - position, position - self.lower)
+        moving = np.abs(velocity) > 0.0
+        times = 3.0 * np.maximum(room[moving], 0.0) / np.abs(velocity[moving])
+        return float(times.min(initial=np.inf))
+
 
 @dataclass(frozen=True, slots=True)
 class LimitedRows:
@@ -58,8 +67,9 @@ def limit_rows(
     Knots not limited are returned bit for bit. Knot velocities are three-point finite differences,
     so that a steady motion stays steady through a seam; the last is zero, because
     joint_trajectory_controller refuses other ends and because it is where the arm stops if no
-    chunk follows. Cubic Hermite interpolation between the knots keeps the limits too. A start
-    outside the position limits is led back at limited speed, never further out.
+    chunk follows. Cubic Hermite interpolation between the knots keeps the limits too, where the
+    first row is due within `Limits.time_to_limit`. A start outside the position limits is led
+    back at limited speed, never further out.
     BadAction: shape, NaN or Inf.
     """
     rows = check_rows(rows, limits.names)
@@ -73,8 +83,6 @@ def limit_rows(
     # its position between p0, p0 + h * v0 / 3, p1 - h * v1 / 3 and p1: bounding those bounds all.
     for k, h in enumerate(steps):
         low, high = np.minimum(limits.lower, p0), np.maximum(limits.upper, p0)
-        if k == 0:
-            v0 = np.clip(v0, -3.0 * (p0 - low) / h, 3.0 * (high - p0) / h)
         ahead = h if k + 1 == len(steps) else steps[k + 1]
         # Farthest p1 from which some v1 keeps the speed here and the position limits after it.
         weight = 1.0 / h + 1.0 / ahead

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from vla_trt_ros.datatypes import NS, Float64Array
 
+SHORTEST = 1e-3
+"""Seconds: knots nearer than this cannot be told apart once they crossed a process boundary."""
+
 
 def row_at(start_ns: int, step_ns: int, now_ns: int) -> int:
     """Row under execution at ``now_ns``: row k runs over [start + k * step, start + (k+1) * step).
@@ -94,15 +97,17 @@ class Timeline:
         lower: Float64Array,
         upper: Float64Array,
     ) -> Timeline:
-        """Slow from ``velocity`` to rest over ``duration`` s, evenly: it travels half of
-        velocity * duration, less where a position limit is nearer. All arrays float64 [D].
+        """Slow from ``velocity`` to rest over ``duration`` s, each joint evenly: it travels half of
+        velocity * duration. A joint with less room before a limit stops within that room, so
+        sooner. All arrays float64 [D].
         """
-        # A joint already outside a limit stops where it is: braking must not start a motion.
-        low, high = np.minimum(lower, position), np.maximum(upper, position)
-        stop = np.clip(position + 0.5 * duration * velocity, low, high)
-        return Timeline(
-            now_ns,
-            np.array([0.0, duration]),
-            np.stack([position, stop]),
-            np.stack([velocity, np.zeros_like(velocity)]),
-        )
+        # A joint already outside a limit has no room: braking must not start a motion.
+        room = np.where(velocity > 0.0, upper - position, position - lower)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            stop = np.where(velocity == 0.0, duration, 2.0 * room / np.abs(velocity))
+        stop = np.clip(stop, SHORTEST, duration)
+        times = np.unique(np.concatenate([[0.0], stop, [duration]]))
+        # Uneven knots of evenly braked joints: a cubic between them is each joint's own parabola.
+        t = np.minimum(times[:, None], stop)
+        positions = position + velocity * t * (1.0 - 0.5 * t / stop)
+        return Timeline(now_ns, times, positions, velocity * (1.0 - t / stop))
