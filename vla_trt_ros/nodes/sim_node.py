@@ -56,6 +56,8 @@ class SimNode(Node):
     of the executor.
     """
 
+    robot: SimulatedRobot | None = None  # rclpy destroys a node whose __init__ failed, too
+
     def __init__(self) -> None:
         super().__init__('sim')
         self._params = declare(self, PARAMS)
@@ -92,7 +94,8 @@ class SimNode(Node):
     def destroy_node(self) -> None:
         """Free the simulation with the node."""
         super().destroy_node()
-        self.robot.close()
+        if self.robot is not None:
+            self.robot.close()
 
     def _make(self, task: str) -> Environment:
         return MetaWorld(
