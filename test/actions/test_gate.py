@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gate_world import MS, NAMES, STEP_NS, T0, World, joints, robot
+from gate_world import MS, NAMES, T0, World, joints, robot
 
 from vla_trt_ros.datatypes import Reason, State
 
@@ -88,10 +88,10 @@ def test_the_first_motion_fades_in_from_the_measured_position():
     world.policy = lambda _: np.tile([0.8, 0.0], (10, 1))
     world.run(2.0)
     shoulder = np.array(world.trace)[:, 0]
-    assert shoulder[15] < 0.51
-    assert shoulder[55] == pytest.approx(0.65, abs=0.04)  # half way after half of blend_in
+    s = np.arange(1, 100) / 100  # smoothstep over blend_in, 0.3 rad high
+    assert shoulder[:99] == pytest.approx(0.5 + 0.3 * s * s * (3 - 2 * s), abs=0.002)
     assert shoulder[-1] == pytest.approx(0.8)
-    assert (np.diff(shoulder) > -1e-9).all()
+    assert (np.diff(shoulder) > -2e-4).all()
 
 
 def test_a_policy_that_dies_lets_the_rows_run_out_then_holds_then_stops():
@@ -133,7 +133,7 @@ def test_stale_joint_states_brake_within_their_budget(kind):
     status = world.run(0.2)
     assert (status.state, status.reason) == (State.HOLDING, Reason.STALE_STATE)
     world.run(0.3)
-    assert world.velocity[0] == pytest.approx(0.0, abs=1e-9)
+    assert world.velocity[0] == pytest.approx(0.0, abs=2e-3)
     assert world.position[0] - at < 0.4 * (0.15 + 0.05 + 0.2)
     world.alive = True
     assert world.run(0.3).state is State.RUNNING
@@ -333,25 +333,19 @@ def test_estop_while_disabled_goes_back_to_disabled():
 @pytest.mark.parametrize('kind', ['trajectory', 'position'])
 def test_time_that_jumps_back_holds_and_goes_on_with_the_new_clock(kind):
     world = running(kind)
-    at = world.position.copy()
-    shift = 300 * MS
-    before = len(world.commands)
-    _, status = world.gate.tick(world.now_ns - shift)
+    at, new_clock = world.position.copy(), World(robot(), kind=kind)
+    new_clock.gate, new_clock.next_id, new_clock.position = world.gate, world.next_id, at
+    new_clock.now_ns = world.now_ns - 300 * MS
+    new_clock.alive = False
+    status = new_clock.run(0.1)
     assert (status.state, status.reason) == (State.HOLDING, Reason.CLOCK)
-    assert '300 ms' in status.text
-    world = restarted(world, world.now_ns - shift + 10 * MS, at)
-    world.policy = still_at(at)
-    assert world.run(1.0).state is State.RUNNING
+    assert 'time jumped back by 290 ms' in status.text
+    assert new_clock.commands[0].positions[0] == pytest.approx(at, abs=0.4 * (0.2 / 2 + 0.05))
+    new_clock.alive = True
+    new_clock.policy = still_at(at)
+    assert new_clock.run(1.0).state is State.RUNNING
+    assert max_step(new_clock.trace) < 0.01
     assert world.gate.status().counts['clock_jumps'] == 1
-    assert before
-
-
-def restarted(world: World, now_ns: int, position) -> World:
-    fresh = World(robot())
-    fresh.gate, fresh.now_ns, fresh.next_id = world.gate, now_ns // (10 * MS) * 10 * MS, 1000
-    fresh.now_ns += 10 * MS
-    fresh.position = position
-    return fresh
 
 
 def still_at(position):
@@ -393,13 +387,13 @@ def test_clamped_elements_are_counted_for_their_joint():
     world.policy = lambda _: np.tile([0.0, 5.0], (10, 1))
     status = world.run(1.0)
     assert status.clamped['shoulder'] == 0
-    assert status.clamped['elbow'] == sum(min(10, 10) for _ in range(10))
+    assert status.clamped['elbow'] == 10 * 10  # every row of every chunk
 
 
 @pytest.mark.parametrize('kind', ['trajectory', 'position'])
 @pytest.mark.parametrize('seed', range(8))
 def test_whatever_happens_the_commanded_speed_keeps_its_limit(kind, seed):
-    """Random chunks, gaps, refusals and silences: no sent pair of rows is faster than allowed."""
+    """Random chunks, gaps, NaN and silences: speed and position limits hold throughout."""
     rng = np.random.default_rng(seed)
     world = World(
         robot(blend_in=0.2, blend_time=0.1, stop_after=30.0, max_tracking_errors=0), kind=kind
@@ -418,11 +412,7 @@ def test_whatever_happens_the_commanded_speed_keeps_its_limit(kind, seed):
         world.alive = rng.random() > 0.1
         world.run(0.25)
     speed = np.abs(np.diff(np.array(world.trace), axis=0)) / 0.01
-    assert (speed.max(axis=0) <= np.array([2.0, 1.0]) * 1.01).all()
+    assert (speed.max(axis=0) <= np.array([2.0, 1.0]) * (1 + 1e-6)).all()
     assert (np.abs(world.trace) <= np.array([1.0, 2.0]) + 1e-3).all()
     assert 'RUNNING' in world.states
     assert 'HOLDING' in world.states
-
-
-def test_step_ns_of_the_test_robot():
-    assert robot().step_ns == STEP_NS

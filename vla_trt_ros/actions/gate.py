@@ -210,7 +210,7 @@ class CommandGate:
         # After a clock jump there are no joint states yet; the jump is the reason to tell.
         expected = fault.reason is Reason.NO_STATE and self._idle.reason is Reason.CLOCK
         self._why = self._idle if fault.ok or expected else fault
-        if fault.ok and self._pending is not None and self._drive.over(now_ns):
+        if fault.ok and self._pending is not None:
             self._start(self._pending, now_ns)
         held = (now_ns - self._since_ns) / NS
         if self._state is State.HOLDING and held >= self._safety.stop_after:
@@ -218,7 +218,8 @@ class CommandGate:
 
     def _start(self, chunk: Admitted, now_ns: int) -> None:
         measured = self._feedback.measured()
-        if measured is None:
+        # A position told while the arm still braked is not where it rests.
+        if measured is None or not self._drive.over(measured[1]):
             return
         self._pending = None
         if self._count(self._drive.start(chunk, measured[0], now_ns)):

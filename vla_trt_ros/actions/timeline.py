@@ -97,7 +97,7 @@ class Timeline:
         lower: Float64Array,
         upper: Float64Array,
     ) -> Timeline:
-        """Slow from ``velocity`` to rest over ``duration`` s, each joint evenly: it travels half of
+        """Slow evenly from ``velocity`` to rest over ``duration`` s, on a way of half of
         velocity * duration. A joint with less room before a limit stops within that room, so
         sooner. All arrays float64 [D].
         """
