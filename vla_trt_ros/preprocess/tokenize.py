@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,13 @@ class Tokenizer:
                 'this is the vocabulary of another model.'
             )
         self.buckets = buckets
-        self._cleaned = lru_cache(maxsize=16)(clean)
 
     def encode(self, task: str, state: Float32Array | None = None) -> Prompt:
         """Tokens of ``task`` and of the normalised ``state`` [D], if the model reads one.
 
         Raises BadPrompt for a task that is empty, not text, or too long for every bucket.
         """
-        text = self._cleaned(task)
+        text = clean(task)
         if state is None:
             # The newline is encoded by itself: joined to a word it might become another piece.
             tokens = [*self._pieces.encode(text, add_bos=True), *self._pieces.encode('\n')]
