@@ -98,8 +98,8 @@ def test_install_space_is_complete(workspace, source):
     site = next(prefix.glob('lib/python3.*/site-packages'))
     for path in (source / 'vla_trt_ros').rglob('*.py'):
         assert (site / path.relative_to(source)).is_file(), path
-    for name in ('policy_node', 'command_node', 'sim_node', 'vla_node'):
-        assert os.access(prefix / 'lib/vla_trt_ros' / name, os.X_OK)
+    for script in (source / 'scripts').iterdir():
+        assert os.access(prefix / 'lib/vla_trt_ros' / script.name, os.X_OK), script.name
     assert (prefix / 'share/vla_trt_ros/package.xml').is_file()
     index = prefix / 'share/ament_index/resource_index'
     assert 'msg/ActionChunk.msg' in (index / 'rosidl_interfaces/vla_trt_ros').read_text()

@@ -59,21 +59,53 @@ def test_packages_named_by_messages_are_declared():
     } == declared
 
 
-def ros_imports():
-    """Top-level modules that nodes/ and launch/ import, less Python's, ours and NumPy."""
+def imports(*paths):
+    """Top-level modules that files import, less Python's own and ours."""
     found = set()
-    for path in [*(ROOT / 'vla_trt_ros/nodes').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]:
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split('.')[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split('.')[0])
-    return found - sys.stdlib_module_names - {'vla_trt_ros', 'numpy'}
+    return found - sys.stdlib_module_names - {'vla_trt_ros'}
+
+
+def modules_of(*texts):
+    """The modules that requirements bring, by the names that differ from the requirement's."""
+    other = {'opencv-python-headless': 'cv2', 'pillow': 'PIL', 'pyyaml': 'yaml'}
+    names = {Requirement(text).name.lower() for text in texts}
+    return {other.get(name, name) for name in names}
 
 
 def test_ros_packages_that_nodes_import_are_declared():
     declared = {e.text for tag in ('depend', 'exec_depend') for e in PACKAGE.iter(tag)}
-    assert ros_imports() - declared == set()
+    paths = [*(ROOT / 'vla_trt_ros/nodes').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]
+    assert imports(*paths) - declared - modules_of(*PYPROJECT['project']['dependencies']) == set()
+
+
+@pytest.mark.parametrize(
+    ('folders', 'extras'),
+    [
+        (('actions', 'camera', 'policies', 'preprocess', '.'), ()),
+        (('sim', 'viz'), ('sim',)),
+        (('export',), ('export',)),
+    ],
+)
+def test_what_a_folder_imports_is_required(folders, extras):
+    """Base requirements for what a robot runs; an extra for the simulator and the workshop."""
+    project = PYPROJECT['project']
+    declared = modules_of(
+        *project['dependencies'],
+        *(text for extra in extras for text in project['optional-dependencies'][extra]),
+    )
+    package = ROOT / 'vla_trt_ros'
+    paths = [
+        path
+        for folder in folders
+        for path in ((package / folder).rglob('*.py') if folder != '.' else package.glob('*.py'))
+    ]
+    assert imports(*paths) - declared == set()
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'scripts').iterdir()), ids=lambda p: p.name)
