@@ -240,6 +240,14 @@ def test_something_in_the_way_holds_where_the_arm_is_and_thrice_is_a_stop():
     assert world.run(0.5).state is State.RUNNING
 
 
+def test_slow_joint_states_are_compared_with_where_the_arm_was_sent_back_then():
+    fast = lambda t: 4.5 * forward(t)  # noqa: E731  1.8 rad/s: 0.25 rad in 140 ms, tolerance 0.2
+    world = running(policy=fast, seconds=0.3)
+    world.alive = False
+    assert world.run(0.14).state is State.RUNNING
+    assert 'hold_tracking_error' not in world.gate.status().counts
+
+
 def test_tracking_errors_never_stop_where_the_robot_file_says_0():
     world = running(max_tracking_errors=0)
     world.blocked = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,9 @@ from vla_trt_ros.actions.limits import Limits
 from vla_trt_ros.actions.timeline import Timeline
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.datatypes import NS, Command, CommandKind, Float64Array
+
+# Joint states speak of a moment before the newest chunk came; 64 chunks are more than a second.
+_REMEMBERED = 64
 
 
 class Drive:
@@ -25,14 +30,10 @@ class Drive:
         self._safety = robot.safety
         self._period_ns = robot.step_ns
         self._motion: Timeline | None = None
+        self._past: deque[Timeline] = deque(maxlen=_REMEMBERED)
         self._fade_in: FadeIn | None = None
         self._unsent: Timeline | None = None
         self._sent: tuple[Float64Array, int] | None = None
-
-    @property
-    def started(self) -> bool:
-        """True once anything was commanded."""
-        return self._motion is not None
 
     def over(self, now_ns: int) -> bool:
         """True while nothing moves: before the first motion, and after the end of each."""
@@ -42,9 +43,14 @@ class Drive:
         """Rows of the motion that are still ahead."""
         return 0 if self._motion is None else self._motion.rows_left(now_ns)
 
-    def commanded(self, now_ns: int) -> Float64Array | None:
-        """Where the robot is commanded to be; None before the first motion."""
-        return None if self._motion is None else self._motion.at(now_ns)[0]
+    def commanded(self, when_ns: int) -> Float64Array | None:
+        """Where the robot is commanded to be, or was a little while ago; None where it was not
+        commanded yet.
+        """
+        for motion in reversed(self._past):
+            if motion.start_ns <= when_ns:
+                return motion.at(when_ns)[0]
+        return None
 
     def start(
         self, chunk: Admitted, measured: Float64Array, now_ns: int
@@ -84,15 +90,17 @@ class Drive:
             return
         position, velocity = self._motion.at(last_ns)
         if send:
+            self._past.clear()
             self._brake(position, velocity, now_ns)
             if self._sent is not None:
                 self._sent = (self._sent[0], now_ns - self._period_ns)
             return
-        self._motion = Timeline.rest(position, now_ns - self._period_ns, self._period_ns / NS)
+        self._past.clear()
+        self._become(Timeline.rest(position, now_ns - self._period_ns, self._period_ns / NS))
 
     def rest(self, position: Float64Array, now_ns: int, duration: float) -> None:
         """Be at ``position`` within ``duration`` s and stay: for where the robot already is."""
-        self._motion = self._unsent = Timeline.rest(position, now_ns, duration)
+        self._unsent = self._become(Timeline.rest(position, now_ns, duration))
         self._sent = (position, now_ns - self._period_ns)
 
     def command(self, now_ns: int, *, repeat: bool) -> Command | None:
@@ -139,14 +147,20 @@ class Drive:
         )
         if plan is None:
             return None
-        self._motion = self._unsent = plan.timeline
+        self._unsent = self._become(plan.timeline)
         return plan.clamped
 
     def _brake(self, position: Float64Array, velocity: Float64Array, now_ns: int) -> None:
         limits = self._limits
-        self._motion = self._unsent = Timeline.brake(
+        motion = Timeline.brake(
             position, velocity, now_ns, self._safety.brake_time, limits.lower, limits.upper
         )
+        self._unsent = self._become(motion)
+
+    def _become(self, motion: Timeline) -> Timeline:
+        self._motion = motion
+        self._past.append(motion)
+        return motion
 
     def _whole(self, motion: Timeline) -> Command:
         return Command(
