@@ -1,6 +1,13 @@
-"""Makes test/fakes.py importable from every folder of tests."""
+"""Makes the helpers in test/ importable everywhere, and keeps the tests' DDS to themselves."""
 
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Before any rclpy: other robots on this machine or network must not hear the tests.
+os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+_profile = Path(__file__).parent.parent / 'config' / 'dds' / 'fastdds_large_shm.xml'
+os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(_profile))

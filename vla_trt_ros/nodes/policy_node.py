@@ -232,7 +232,7 @@ class PolicyNode(LifecycleNode):
 
     def _reject_image(self, view: str, error: BadInput) -> None:
         self._pipeline.frames.reject(view, str(error))
-        self.get_logger().warn(f'camera {view}: {error}', throttle_duration_sec=5.0)
+        self.get_logger().warning(f'camera {view}: {error}', throttle_duration_sec=5.0)
 
     def _count_lost(self, view: str, info: dict) -> None:
         sequence = info.get('publication_sequence_number') or 0
@@ -251,7 +251,7 @@ class PolicyNode(LifecycleNode):
         result = self._set('prompt', msg.data)
         if not result.successful:
             self.counters.add('prompt_rejected')
-            self.get_logger().warn(f'prompt not changed: {result.reason}')
+            self.get_logger().warning(f'prompt not changed: {result.reason}')
 
     def _on_set_prompt(self, request, response):
         result = self._set('prompt', request.prompt)
@@ -310,7 +310,7 @@ class PolicyNode(LifecycleNode):
         if state.ok:
             self.get_logger().info('running')
         else:
-            self.get_logger().warn(f'no chunks: {state.text}', throttle_duration_sec=5.0)
+            self.get_logger().warning(f'no chunks: {state.text}', throttle_duration_sec=5.0)
         self._publish_status()
 
     def _every_second(self) -> None:
