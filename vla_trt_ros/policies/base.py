@@ -72,7 +72,10 @@ class Policy(Protocol):
         ...
 
     def check_prompt(self, prompt: str) -> int:
-        """Tokens of ``prompt`` with an average state; BadPrompt if it cannot be used."""
+        """Tokens of ``prompt`` with an average state; BadPrompt if it cannot be used.
+
+        May be called from any thread, also while another one is in `infer`.
+        """
         ...
 
     def warm_up(self) -> None:
