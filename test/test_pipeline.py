@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fakes import FakePolicy, joints, rgb_frame
 
-from vla_trt_ros.config import PolicyConfig, load_robot
+from vla_trt_ros.config import PolicyConfig, load_platform, load_robot
 from vla_trt_ros.datatypes import ChunkFlag, Reason, prompt_hash
 from vla_trt_ros.errors import BadAction, BadPrompt, ConfigError
 from vla_trt_ros.pipeline import Pipeline
@@ -16,7 +16,12 @@ HAND = {'hand_x': 0.1, 'hand_y': 0.6, 'hand_z': 0.2, 'gripper': 1.0}
 
 def pipeline(prompt: str = 'reach the goal') -> tuple[Pipeline, FakePolicy]:
     policy = FakePolicy()
-    made = Pipeline(policy, load_robot('metaworld'), PolicyConfig('pi05', 'fake', deadline_ms=50))
+    made = Pipeline(
+        policy,
+        load_robot('metaworld'),
+        load_platform('cpu'),
+        PolicyConfig('pi05', 'fake', deadline_ms=50),
+    )
     if prompt:
         made.set_prompt(prompt)
     return made, policy

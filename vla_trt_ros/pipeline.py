@@ -15,7 +15,7 @@ import numpy as np
 
 from vla_trt_ros.actions.layout import JointLayout
 from vla_trt_ros.camera.latest import LatestFrames
-from vla_trt_ros.config import PolicyConfig, RobotConfig
+from vla_trt_ros.config import PlatformConfig, PolicyConfig, RobotConfig
 from vla_trt_ros.datatypes import (
     ActionChunk,
     CameraFrame,
@@ -59,12 +59,19 @@ class Pipeline:
     policy and the robot do not fit each other.
     """
 
-    def __init__(self, policy: Policy, robot: RobotConfig, settings: PolicyConfig) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        robot: RobotConfig,
+        platform: PlatformConfig,
+        settings: PolicyConfig,
+    ) -> None:
         layout = policy.bundle.layout
         policy.bundle.check_robot(robot)
         cameras = {view: robot.cameras[view] for view in policy.views}
         self.policy = policy
         self.robot = robot
+        self.platform = platform
         self.settings = settings
         self.frames = LatestFrames(cameras, robot.max_camera_skew_ms)
         self.joints = JointHistory(robot.joint_states_topic, robot.safety.max_state_age_ms)

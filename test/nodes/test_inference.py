@@ -6,7 +6,7 @@ import time
 import pytest
 from fakes import FakePolicy, joints, rgb_frame
 
-from vla_trt_ros.config import PolicyConfig, load_robot
+from vla_trt_ros.config import PolicyConfig, load_platform, load_robot
 from vla_trt_ros.datatypes import Reason
 from vla_trt_ros.errors import BadImage
 from vla_trt_ros.nodes.inference import InferenceThread
@@ -19,7 +19,9 @@ class World:
     def __init__(self, max_rate: float = 1000.0) -> None:
         self.policy = FakePolicy()
         settings = PolicyConfig('pi05', 'fake', max_rate=max_rate)
-        self.pipeline = Pipeline(self.policy, load_robot('metaworld'), settings)
+        self.pipeline = Pipeline(
+            self.policy, load_robot('metaworld'), load_platform('cpu'), settings
+        )
         self.pipeline.set_prompt('go')
         self.results: list = []
         self.states: list = []

@@ -12,34 +12,22 @@ from dataclasses import replace
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
-from vla_trt_ros.bringup import camera_topics
-from vla_trt_ros.bundle import open_bundle
-from vla_trt_ros.config import (
-    NUM_STEPS,
-    CameraConfig,
-    find_file,
-    load_platform,
-    load_policy,
-    load_robot,
-)
+from vla_trt_ros.config import NUM_STEPS
 from vla_trt_ros.datatypes import ChunkFlag, Counters, Reason, State
-from vla_trt_ros.errors import BadInput, ConfigError, UnknownEncoding, VlaError
+from vla_trt_ros.errors import ConfigError, VlaError
 from vla_trt_ros.freshness import Freshness
-from vla_trt_ros.messages import frame_from_compressed, frame_from_image, joints_from_msg
+from vla_trt_ros.loading import load_pipeline
 from vla_trt_ros.msg import ActionChunk, PolicyInfo, PolicyStatus, PolicyTiming
-from vla_trt_ros.nodes import cv_bridge_fallback
 from vla_trt_ros.nodes.inference import InferenceThread
+from vla_trt_ros.nodes.inputs import PolicyInputs
 from vla_trt_ros.nodes.params import Param, declare, on_change
 from vla_trt_ros.nodes.policy_report import info_msg, policy_diagnostics
 from vla_trt_ros.nodes.publish import (
     COMMAND_QOS,
     EVENT_QOS,
-    IMAGE_QOS,
     LATCHED_QOS,
-    STATE_QOS,
     TELEMETRY_QOS,
     chunk_to_msg,
     status_to_msg,
@@ -48,7 +36,6 @@ from vla_trt_ros.nodes.publish import (
 from vla_trt_ros.nodes.run import run_node
 from vla_trt_ros.pipeline import Pipeline, TickResult
 from vla_trt_ros.policies.base import check_num_steps
-from vla_trt_ros.policies.registry import load_policy_from
 from vla_trt_ros.srv import SetPrompt
 
 PARAMS = (
@@ -73,10 +60,9 @@ class PolicyNode(LifecycleNode):
         on_change(self, self._check_live, self._apply_live)
         self._pipeline: Pipeline | None = None
         self._inference: InferenceThread | None = None
-        self._active = False
+        self._inputs: PolicyInputs | None = None
         self._publish_ms = 0.0
         self._prompt_tokens = 0
-        self._sequence: dict[str, int] = {}
         self.counters = Counters()
         self._undo: list = []
         if self.params['autostart']:
@@ -100,24 +86,25 @@ class PolicyNode(LifecycleNode):
         self._inference = InferenceThread(
             self._pipeline, self._now_ns, self._publish_result, self._on_state
         )
-        self._connect(self._pipeline)
-        self._info.publish(info_msg(self._now_ns(), self._pipeline, self._platform))
+        self._inputs = PolicyInputs(self, self._pipeline, self.counters)
+        self._connect()
+        self._info.publish(info_msg(self._now_ns(), self._pipeline))
         self._publish_status()
-        seconds = time.monotonic() - begin
+        bundle, platform = self._pipeline.policy.bundle, self._pipeline.platform
         self.get_logger().info(
-            f'bundle {self._pipeline.policy.bundle.name} on platform {self._platform.name} '
-            f'loaded and warm in {seconds:.1f} s'
+            f'bundle {bundle.name} on platform {platform.name} loaded and warm in '
+            f'{time.monotonic() - begin:.1f} s, prompt {self._pipeline.prompt!r}'
         )
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the inference thread with empty slots."""
+        result = super().on_activate(state)  # publishers first: the thread may be quick
         self._pipeline.reset()
-        self._sequence.clear()
-        self._active = True
+        self._inputs.listening = True
         self._inference.start()
         self._publish_status()
-        return super().on_activate(state)
+        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the inference thread; the command node sees no more chunks and holds."""
@@ -141,30 +128,10 @@ class PolicyNode(LifecycleNode):
         super().destroy_node()
 
     def _load(self) -> Pipeline:
-        self._platform = load_platform(self.params['platform'])
-        robot = load_robot(self.params['robot'])
-        settings = load_policy(self.params['policy'])
-        topics = camera_topics(self.params['cameras'], tuple(robot.cameras))
-        cameras: dict[str, CameraConfig] = {
-            view: replace(camera, topic=topics.get(view, camera.topic))
-            for view, camera in robot.cameras.items()
-        }
-        robot = replace(robot, cameras=cameras)
-        num_steps = self.get_parameter('num_steps').value
-        settings = replace(settings, num_steps=num_steps)
-        bundle = open_bundle(find_file('bundles', self.params['bundle'] or settings.bundle, ''))
-        bundle.check_robot(robot)
-        policy = load_policy_from(bundle, self._platform, seed=settings.seed)
-        pipeline = Pipeline(policy, robot, settings)
-        prompt = self.get_parameter('prompt').value or settings.prompt
-        if prompt:
-            tokens = pipeline.set_prompt(prompt)
-            self.get_logger().info(f'prompt {prompt!r}: about {tokens} tokens')
-        policy.warm_up()
-        return pipeline
+        names = ('robot', 'platform', 'policy', 'bundle', 'cameras', 'num_steps', 'prompt')
+        return load_pipeline(**{name: self.get_parameter(name).value for name in names})
 
-    def _connect(self, pipeline: Pipeline) -> None:
-        robot = pipeline.robot
+    def _connect(self) -> None:
         lifecycle, plain = self.create_lifecycle_publisher, self.create_publisher
         self._chunks = lifecycle(ActionChunk, 'action_chunk', COMMAND_QOS)
         self._timing = lifecycle(PolicyTiming, '~/timing', TELEMETRY_QOS)
@@ -176,25 +143,18 @@ class PolicyNode(LifecycleNode):
             (self.destroy_lifecycle_publisher, self._timing),
             *((self.destroy_publisher, p) for p in (self._status, self._info, self._diagnostics)),
         ]
-        subscribe = self.create_subscription
-        subscriptions = [
-            subscribe(JointState, robot.joint_states_topic, self._on_joints, STATE_QOS),
-            subscribe(String, '~/prompt', self._on_prompt, EVENT_QOS),
-        ]
-        for view in pipeline.policy.views:
-            camera = robot.cameras[view]
-            kind = CompressedImage if camera.compressed else Image
-            subscriptions.append(
-                subscribe(kind, camera.topic, self._image_callback(view, kind), IMAGE_QOS)
-            )
+        prompt = self.create_subscription(String, '~/prompt', self._on_prompt, EVENT_QOS)
         service = self.create_service(SetPrompt, '~/set_prompt', self._on_set_prompt)
         timer = self.create_timer(1.0, self._every_second)
-        self._undo += [(self.destroy_subscription, s) for s in subscriptions]
-        self._undo += [(self.destroy_service, service), (self.destroy_timer, timer)]
+        self._undo += [
+            (self.destroy_subscription, prompt),
+            (self.destroy_service, service),
+            (self.destroy_timer, timer),
+        ]
 
     def _halt(self) -> None:
-        self._active = False
         if self._inference is not None:
+            self._inputs.listening = False
             self._inference.stop()
 
     def _release(self) -> None:
@@ -203,49 +163,11 @@ class PolicyNode(LifecycleNode):
             destroy(thing)
         self._undo = []
         if self._pipeline is not None:
+            self._inputs.close()
             self._pipeline.policy.close()
-        self._pipeline = self._inference = None
+        self._pipeline = self._inference = self._inputs = None
 
-    # Inputs ------------------------------------------------------------------------------------
-
-    def _image_callback(self, view: str, kind: type):
-        convert = frame_from_compressed if kind is CompressedImage else frame_from_image
-
-        def callback(msg, info) -> None:
-            if not self._active:
-                return
-            self._count_lost(view, info)
-            receive_ns = self._now_ns()
-            try:
-                frame = convert(msg, receive_ns)
-            except UnknownEncoding as error:
-                frame = cv_bridge_fallback.frame(msg, receive_ns)
-                if frame is None:
-                    self._reject_image(view, error)
-                    return
-            except BadInput as error:
-                self._reject_image(view, error)
-                return
-            self._pipeline.offer_image(view, frame)
-
-        return callback
-
-    def _reject_image(self, view: str, error: BadInput) -> None:
-        self._pipeline.frames.reject(view, str(error))
-        self.get_logger().warning(f'camera {view}: {error}', throttle_duration_sec=5.0)
-
-    def _count_lost(self, view: str, info: dict) -> None:
-        sequence = info.get('publication_sequence_number') or 0
-        gap = sequence - self._sequence.get(view, sequence) - 1
-        if 0 < gap < 1000:  # more, or backwards, is another publisher
-            self.counters.add(f'{view}_lost', gap)
-        self._sequence[view] = sequence
-
-    def _on_joints(self, msg: JointState) -> None:
-        try:
-            self._pipeline.offer_joints(joints_from_msg(msg, self._now_ns()))
-        except BadInput as error:
-            self._pipeline.joints.reject(str(error))
+    # Prompt and step count ---------------------------------------------------------------------
 
     def _on_prompt(self, msg: String) -> None:
         result = self._set('prompt', msg.data)
@@ -328,14 +250,15 @@ class PolicyNode(LifecycleNode):
 
     def _status_now(self) -> PolicyStatus:
         pipeline, inference = self._pipeline, self._inference
-        found = inference.state if self._active else Freshness(Reason.DISABLED, 'not active.')
+        active = self._inputs.listening
+        found = inference.state if active else Freshness(Reason.DISABLED, 'not active.')
         waiting = State.HOLDING if inference.chunks else State.WAITING
         state = State.RUNNING if found.ok else waiting
         stats = pipeline.frames.stats().values()
         return status_to_msg(
             self._now_ns(),
             'policy',
-            state if self._active else State.INACTIVE,
+            state if active else State.INACTIVE,
             found.reason,
             found.text,
             prompt=pipeline.prompt,

@@ -6,7 +6,7 @@ import platform as machine
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from vla_trt_ros.config import STAGES, PlatformConfig
+from vla_trt_ros.config import STAGES
 from vla_trt_ros.datatypes import Counters
 from vla_trt_ros.msg import PolicyInfo
 from vla_trt_ros.nodes.inference import InferenceThread
@@ -16,9 +16,9 @@ from vla_trt_ros.pipeline import Pipeline
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
-def info_msg(now_ns: int, pipeline: Pipeline, platform: PlatformConfig) -> PolicyInfo:
+def info_msg(now_ns: int, pipeline: Pipeline) -> PolicyInfo:
     """What is loaded."""
-    policy, robot = pipeline.policy, pipeline.robot
+    policy, robot, platform = pipeline.policy, pipeline.robot, pipeline.platform
     height, width = policy.image_size
     choices = [platform.stage(stage) for stage in STAGES]
     msg = PolicyInfo(
