@@ -156,7 +156,7 @@ def test_chunks_become_trajectories_and_silence_becomes_a_hold_then_a_stop(tmp_p
         assert {'chunk_bad', 'chunks', 'clamped elbow'} <= {v.key for v in part.values}
 
 
-def test_estop_latches_and_only_its_own_reset_after_release_goes_on(tmp_path):
+def test_estop_latches_until_release_and_both_resets(tmp_path):
     with system(tmp_path, dry_run=False) as arm:
         arm.until_state(State.RUNNING)
         arm.estop(True)
@@ -173,6 +173,9 @@ def test_estop_latches_and_only_its_own_reset_after_release_goes_on(tmp_path):
             lambda: arm.call(Trigger, 'command/estop_reset', Trigger.Request()).success,
             what='reset',
         )
+        arm.until_state(State.STOPPED, Reason.ESTOP)
+        assert arm.silent(arm.trajectories, 0.5)
+        assert arm.call(Trigger, 'command/reset', Trigger.Request()).success
         arm.until_state(State.RUNNING)
         assert arm.call(SetBool, 'command/enable', SetBool.Request(data=False)).success
         arm.until_state(State.INACTIVE, Reason.DISABLED)

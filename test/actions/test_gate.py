@@ -277,7 +277,7 @@ def test_estop_holds_the_measured_position_once_and_then_is_silent(kind):
     assert world.states[-1] == 'ESTOPPED'
 
 
-def test_estop_resets_only_when_released_and_then_fades_in():
+def test_estop_takes_release_and_two_resets_and_then_fades_in():
     world = running(blend_in=0.5)
     world.gate.estop(True, world.now_ns)
     world.run(0.2)
@@ -287,6 +287,10 @@ def test_estop_resets_only_when_released_and_then_fades_in():
     world.gate.estop(False, world.now_ns)
     assert world.run(0.2).state is State.ESTOPPED
     assert world.gate.reset_estop(world.now_ns)[0] is True
+    status = world.run(0.3)
+    assert (status.state, status.reason) == (State.STOPPED, Reason.ESTOP)
+    assert not status.estop_latched
+    assert world.gate.reset(world.now_ns)[0] is True
     world.policy = None
     assert world.run(0.3).state is State.WAITING  # no chunk from before the reset is executed
     begin = len(world.trace)

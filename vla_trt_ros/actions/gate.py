@@ -39,6 +39,7 @@ _USED_UP = Freshness(
     'the rows of the last chunk are used up and no new chunk came: is the policy running?',
 )
 _ESTOP = Freshness(Reason.ESTOP, 'e-stop is latched: release it and call ~/estop_reset.')
+_RELEASED = Freshness(Reason.ESTOP, 'e-stop is unlatched: call ~/reset to move again.')
 _DISABLED = Freshness(Reason.DISABLED, 'disabled: call ~/enable with true.')
 _OK = Freshness()
 
@@ -133,13 +134,20 @@ class CommandGate:
         self._rest_at_measured(now_ns, 1.0 / self.robot.control_rate)
 
     def reset_estop(self, now_ns: int) -> tuple[bool, str]:
-        """Unlatch the e-stop: (done, sentence). Refused while the input is still true."""
+        """Unlatch the e-stop into STOPPED: (done, sentence). Refused while the input is still true.
+
+        Moving again takes a second act, `reset` (ISO 13850: a reset is no command to start).
+        """
         now_ns = self._advance(now_ns)
         if self._state is not State.ESTOPPED:
             return True, 'the e-stop was not latched.'
         if self._estop_input:
             return False, 'the e-stop input is still true: release it first.'
-        return self._restart(now_ns)
+        if not self._enabled:
+            self._enter(State.INACTIVE, _DISABLED, now_ns)
+        else:
+            self._enter(State.STOPPED, _RELEASED, now_ns)
+        return True, self._why.text
 
     def reset(self, now_ns: int) -> tuple[bool, str]:
         """Leave STOPPED: (done, sentence). Does not unlatch the e-stop."""
@@ -283,9 +291,6 @@ class CommandGate:
         self._admission.forget()
         self._bad_chunk = _OK
         self._tracking_errors.clear()
-        if not self._enabled:
-            self._enter(State.INACTIVE, _DISABLED, now_ns)
-            return True, _DISABLED.text
         self._enter(State.WAITING, _NO_CHUNK, now_ns)
         return True, 'done; the next chunk moves the arm.'
 
