@@ -7,7 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := ros,sim,dev
+EXTRAS ?= ros,sim,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests and demo move robots: they get a DDS domain of their own and stay on this machine.
@@ -20,6 +20,7 @@ PYTEST = $(ISOLATED) $(BIN)/python -m pytest
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  PYTHON=python3.12 chooses the interpreter that .venv is made with (3.11 to 3.13).'
+	@echo '  make -B install EXTRAS=$(EXTRAS),export adds the workshop (PyTorch) to .venv.'
 
 install: $(INSTALLED)  ## everything that the demo and the tests need, into .venv; quick when done
 
@@ -62,13 +63,15 @@ $(INSTALLED): pyproject.toml setup.py CMakeLists.txt package.xml constraints.txt
 	@$(MAKE) --no-print-directory system-packages
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
 	  "Python %d.%d will not do: choose one of 3.11 to 3.13 by PYTHON=..." % v)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt pip setuptools wheel
+	@echo 'Installing into $(VENV): ROS, the simulator, tools, this package. A minute or two.'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --constraint constraints.txt pip setuptools wheel
 	@$(BIN)/python -c 'import tomllib; f = open("pyproject.toml", "rb"); \
 	  print(*tomllib.load(f)["build-system"]["requires"], sep="\n")' > $(VENV)/build-requires.txt
-	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/build-requires.txt
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
+	@$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/build-requires.txt
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
+	@echo 'Installed. `make demo` shows it; `. $(BIN)/activate` for a shell of your own.'
 
 # A compiler for the messages, headers and venv for this Python, OSMesa to render without a display.
 system-packages:
