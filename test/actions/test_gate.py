@@ -1,10 +1,14 @@
 """The ladder, rung by rung: what the gate does when all is well, and each way it can go wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from gate_world import MS, NAMES, T0, World, joints, robot
+from gate_world import MS, NAMES, T0, World, chunk, joints, robot
 
-from vla_trt_ros.datatypes import Reason, State
+from vla_trt_ros.actions.gate import CommandGate
+from vla_trt_ros.config import JointConfig
+from vla_trt_ros.datatypes import CommandKind, Reason, State
 
 
 def still(_):
@@ -428,3 +432,43 @@ def test_whatever_happens_the_commanded_speed_keeps_its_limit(kind, seed):
     assert (np.abs(world.trace) <= np.array([1.0, 2.0]) + 1e-3).all()
     assert 'RUNNING' in world.states
     assert 'HOLDING' in world.states
+
+
+def with_gripper(**safety):
+    """The elbow as a gripper that an object keeps 0.4 open."""
+    arm = robot(**safety)
+    gripper = JointConfig('elbow', 'ratio', 0.0, 1.0, 20.0, 1.0, 1.1)
+    return replace(arm, joints=(arm.joints[0], gripper))
+
+
+@pytest.mark.parametrize('end', ['estop', 'tracking'])
+def test_grip_is_kept_where_the_arm_rests_where_it_is(end):
+    gate = CommandGate(with_gripper(), kind=CommandKind.TRAJECTORY, dry_run=False)
+    now = T0
+    gate.offer_joints(joints(now, 0.0, 0.4), now)
+    gate.offer_chunk(chunk(now, np.tile([0.05, 0.0], (10, 1))), now)
+    gate.tick(now)
+    now += 400 * MS
+    shoulder = 0.05 if end == 'estop' else -0.6
+    gate.offer_joints(joints(now, shoulder, 0.4), now)
+    if end == 'estop':
+        gate.estop(True, now)
+    command, _ = gate.tick(now)
+    assert command.positions[-1] == pytest.approx([shoulder, 0.0])
+
+
+def test_grip_is_kept_when_motion_starts_again():
+    gate = CommandGate(with_gripper(blend_in=0.5), kind=CommandKind.TRAJECTORY, dry_run=False)
+    now = T0
+    gate.offer_joints(joints(now, 0.0, 0.4), now)
+    gate.offer_chunk(chunk(now, np.tile([0.0, 0.0], (10, 1))), now)
+    gate.tick(now)
+    for _ in range(70):  # rows used up, held
+        now += 10 * MS
+        gate.offer_joints(joints(now, 0.0, 0.4), now)
+        gate.tick(now)
+    assert gate.status().state is State.HOLDING
+    gate.offer_chunk(chunk(now, np.tile([0.0, 0.0], (10, 1)), chunk_id=1), now)
+    command, status = gate.tick(now)
+    assert status.state is State.RUNNING
+    assert command.positions[:, 1] == pytest.approx(0.0, abs=1e-9)

@@ -21,6 +21,7 @@ from vla_trt_ros.datatypes import (
     Command,
     CommandKind,
     Counters,
+    Float64Array,
     JointSample,
     Reason,
     State,
@@ -70,6 +71,7 @@ class CommandGate:
         self._drive = Drive(robot, limits, self.kind)
         self._counters = Counters()
         self._clamped = np.zeros(len(robot.joints), dtype=np.int64)
+        self._grips = np.array([j.unit == 'ratio' for j in robot.joints])
         self._enabled = enabled
         self._estop_input = False
         self._pending: Admitted | None = None
@@ -134,7 +136,7 @@ class CommandGate:
         self._rest_at_measured(now_ns, 1.0 / self.robot.control_rate)
 
     def reset_estop(self, now_ns: int) -> tuple[bool, str]:
-        """Unlatch the e-stop into STOPPED: (done, sentence). Refused while the input is still true.
+        """Unlatch the e-stop into STOPPED: (done, sentence). Refused while the input is true.
 
         Moving again takes a second act, `reset` (ISO 13850: a reset is no command to start).
         """
@@ -230,7 +232,8 @@ class CommandGate:
         if measured is None or not self._drive.over(measured[1]):
             return
         self._pending = None
-        if self._count(self._drive.start(chunk, measured[0], now_ns)):
+        here = self._keeping_grip(measured[0], now_ns)
+        if self._count(self._drive.start(chunk, here, now_ns)):
             self._enter(State.RUNNING, _OK, now_ns)
 
     def _run(self, now_ns: int) -> None:
@@ -279,8 +282,17 @@ class CommandGate:
             return
         measured = self._feedback.measured()
         if measured is not None and self._feedback.freshness(now_ns).ok:
-            position = measured[0]
+            position = self._keeping_grip(measured[0], now_ns)
         self._drive.rest(position, now_ns, duration)
+
+    def _keeping_grip(self, measured: Float64Array, now_ns: int) -> Float64Array:
+        """``measured`` [D], but grippers where they are commanded to be.
+
+        A gripper closed on an object is further open than it was sent; to be sent where it is
+        would let the object go.
+        """
+        commanded = self._drive.commanded(now_ns)
+        return measured if commanded is None else np.where(self._grips, commanded, measured)
 
     def _stop(self, why: str, now_ns: int) -> None:
         self._counters.add('stops')
