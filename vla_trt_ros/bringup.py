@@ -75,6 +75,8 @@ class Process:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     package: str = 'vla_trt_ros'
     arguments: tuple[str, ...] = ()
+    essential: bool = True
+    """False: the others go on when it ends, as they do when a person closes a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,6 @@ def describe(given: Mapping[str, str]) -> Bringup:
                 'prompt': prompt,
                 'cameras': value['cameras'],
                 'num_steps': int(value['num_steps']),
-                'autostart': True,
             },
         ),
     ]
@@ -152,7 +153,8 @@ def describe(given: Mapping[str, str]) -> Bringup:
         )
     if value['rviz'] == 'true':
         config = share_dir() / 'config' / 'rviz' / 'pi05.rviz'
-        processes.append(Process('rviz2', 'rviz', {}, 'rviz2', ('-d', str(config))))
+        viewer = Process('rviz2', 'rviz', {}, 'rviz2', ('-d', str(config)), essential=False)
+        processes.append(viewer)
     notes = [f'platform {platform.name}: {platform.description}']
     if dry_run:
         notes.append('dry_run: nothing is sent to a controller; dry_run:=false moves the arm')

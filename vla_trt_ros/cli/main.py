@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> int:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest='verb', metavar='VERB', required=True)
+    verbs = parser.add_subparsers(dest='verb', metavar='VERB')
     chosen = next((w for w in words if not w.startswith('-')), '')
     for name, summary in VERBS.items():
         module = import_module(f'vla_trt_ros.cli.{name}') if name == chosen else None
@@ -47,6 +47,9 @@ def main(words: list[str] | None = None) -> int:
             module.add_arguments(verb)
             verb.set_defaults(run=module.run)
     args = parser.parse_args(words)
+    if args.verb is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         status: int = args.run(args)
     except VlaError as error:

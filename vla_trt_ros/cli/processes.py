@@ -39,8 +39,8 @@ class Children:
     def __enter__(self) -> Children:
         environment = {**self._system.environment, **os.environ}
         try:
-            for process in self._system.processes:
-                command = self._command(process)
+            commands = [(process, self._command(process)) for process in self._system.processes]
+            for process, command in commands:
                 # A session of its own: Ctrl-C reaches the children once, from us, in order.
                 self._running[process.name] = subprocess.Popen(
                     command,
@@ -64,11 +64,11 @@ class Children:
         self.stop()
 
     def ended(self) -> tuple[str, int] | None:
-        """Name and status of a child that ended, if one did."""
-        for name, child in self._running.items():
-            status = child.poll()
-            if status is not None:
-                return name, status
+        """Name and status of an essential child that ended, if one did."""
+        for process in self._system.processes:
+            status = self._running[process.name].poll()
+            if process.essential and status is not None:
+                return process.name, status
         return None
 
     def pids(self) -> dict[str, int]:
