@@ -2,7 +2,7 @@
 
 import pytest
 
-from vla_trt_ros.bringup import ARGUMENTS, camera_topics, describe, parse, transport_environment
+from vla_trt_ros.bringup import ARGUMENTS, describe, parse, transport_environment
 from vla_trt_ros.errors import ConfigError
 
 
@@ -63,7 +63,7 @@ def test_the_rest_of_the_arguments():
         ({'robot': 'r2d2'}, 'config/robots/r2d2.yaml does not exist'),
         ({'dry_run': 'yes'}, 'dry_run:=yes is none of auto, true, false'),
         ({'sim': 'true', 'task': 'fly'}, 'fly'),
-        ({'cameras': 'top=/x'}, "no view 'top'; it has base, wrist"),
+        ({'cameras': 'top=/x'}, "has no view 'top'; it has base, wrist"),
         ({'cameras': 'base'}, "'base' is not view=topic"),
         ({'params_file': 'nope.yaml'}, 'params_file nope.yaml does not exist'),
     ],
@@ -77,12 +77,6 @@ def test_words():
     assert parse(['a:=b', 'c:=']) == {'a': 'b', 'c': ''}
     with pytest.raises(ConfigError, match="'--steps=3': write arguments as name:=value"):
         parse(['--steps=3'])
-
-
-def test_camera_topics():
-    views = ('base', 'wrist')
-    assert camera_topics('base=/a, wrist=/b/c', views) == {'base': '/a', 'wrist': '/b/c'}
-    assert camera_topics('', views) == {}
 
 
 def test_transport_profile_is_set_unless_the_user_chose():

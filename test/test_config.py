@@ -89,6 +89,14 @@ def test_robot_checks():
         replace(robot.cameras['base'], max_age_ms=0)
 
 
+def test_camera_topics_are_replaced_by_view():
+    robot = load_robot('metaworld').with_camera_topics('base=/a, wrist=/b/c')
+    assert [c.topic for c in robot.cameras.values()] == ['/a', '/b/c']
+    assert robot.with_camera_topics('') == robot
+    with pytest.raises(ConfigError, match="'base' is not view=topic"):
+        robot.with_camera_topics('base')
+
+
 def test_policy_checks():
     with pytest.raises(ConfigError, match='num_steps 4 is none of'):
         PolicyConfig('pi05', 'nano', num_steps=4)

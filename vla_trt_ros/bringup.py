@@ -118,7 +118,7 @@ def describe(given: Mapping[str, str]) -> Bringup:
         raise ConfigError(f"sim:=true plays robot 'metaworld', not {robot.name!r}.")
     if value['params_file'] and not Path(value['params_file']).is_file():
         raise ConfigError(f'params_file {value["params_file"]} does not exist.')
-    camera_topics(value['cameras'], tuple(robot.cameras))
+    robot.with_camera_topics(value['cameras'])
     prompt = value['prompt']
     if sim and not prompt:
         from vla_trt_ros.sim.prompts import prompt_for
@@ -166,23 +166,6 @@ def describe(given: Mapping[str, str]) -> Bringup:
         environment=transport_environment(os.environ),
         notes=tuple(notes),
     )
-
-
-def camera_topics(text: str, views: tuple[str, ...]) -> dict[str, str]:
-    """``'base=/a,wrist=/b'`` to {view: topic}; ConfigError names a view that the robot lacks."""
-    topics: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in text.split(','))):
-        view, separator, topic = part.partition('=')
-        if not separator or not topic:
-            raise ConfigError(
-                f'cameras: {part!r} is not view=topic, such as base=/cam0/image_raw.'
-            )
-        if view not in views:
-            raise ConfigError(
-                f'cameras: the robot has no view {view!r}; it has {", ".join(views)}.'
-            )
-        topics[view] = topic
-    return topics
 
 
 def transport_environment(current: Mapping[str, str]) -> dict[str, str]:

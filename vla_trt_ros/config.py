@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -201,6 +201,25 @@ class RobotConfig:
             raise ConfigError(f'control_rate {self.control_rate} Hz is outside 1 to 1000.')
         if self.max_camera_skew_ms <= 0:
             raise ConfigError(f'max_camera_skew_ms {self.max_camera_skew_ms} must be above 0.')
+
+    def with_camera_topics(self, text: str) -> RobotConfig:
+        """A copy with other image topics, written 'base=/a/image,wrist=/b/image'; ConfigError
+        names a view that it does not have.
+        """
+        cameras = dict(self.cameras)
+        for part in filter(None, (p.strip() for p in text.split(','))):
+            view, separator, topic = part.partition('=')
+            if not separator or not topic:
+                raise ConfigError(
+                    f'cameras: {part!r} is not view=topic, such as base=/cam0/image_raw.'
+                )
+            if view not in cameras:
+                raise ConfigError(
+                    f'cameras: robot {self.name} has no view {view!r}; it has '
+                    f'{", ".join(cameras)}.'
+                )
+            cameras[view] = replace(cameras[view], topic=topic)
+        return replace(self, cameras=cameras)
 
     @property
     def joint_names(self) -> tuple[str, ...]:

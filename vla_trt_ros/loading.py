@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vla_trt_ros.bringup import camera_topics
 from vla_trt_ros.bundle import open_bundle
 from vla_trt_ros.config import find_file, load_platform, load_policy, load_robot
 from vla_trt_ros.pipeline import Pipeline
@@ -31,12 +30,7 @@ def load_pipeline(
     settings = load_policy(policy)
     if num_steps is not None:
         settings = replace(settings, num_steps=num_steps)
-    topics = camera_topics(cameras, tuple(robot_config.cameras))
-    renamed = {
-        view: replace(camera, topic=topics.get(view, camera.topic))
-        for view, camera in robot_config.cameras.items()
-    }
-    robot_config = replace(robot_config, cameras=renamed)
+    robot_config = robot_config.with_camera_topics(cameras)
     opened = open_bundle(find_file('bundles', bundle or settings.bundle, ''))
     opened.check_robot(robot_config)
     loaded = load_policy_from(opened, platform_config, seed=settings.seed)
