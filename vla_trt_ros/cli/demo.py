@@ -96,7 +96,7 @@ def _watch(
             while changes and changes[0][0] <= now:
                 monitor.set_num_steps(changes.pop(0)[1])
             line = status_line(monitor, now - begin)
-            recorder.add(now, dict(monitor.pictures), line)
+            recorder.add(now, dict(monitor.pictures), caption(monitor))
             if sys.stdout.isatty():
                 print(f'\r{line:<110}', end='', flush=True)
             elif int(now - begin) // 5 != int(now - begin - _FRAME) // 5:
@@ -121,6 +121,15 @@ def status_line(monitor: Monitor, seconds: float) -> str:
         f'camera {age.mean() if age.size else np.nan:3.0f} ms  '
         f'end to end p50 {p50:3.0f} p99 {p99:3.0f} ms  dropped {dropped}'
     )
+
+
+def caption(monitor: Monitor) -> str:
+    """What stands under the pictures: few words, since they are small."""
+    policy, command = monitor.status.get('policy'), monitor.status.get('command')
+    state = State(command.state).name.lower() if command else 'unknown'
+    prompt = policy.prompt if policy else ''
+    steps = policy.num_steps if policy else 0
+    return f'{prompt} | {state}, {monitor.rate_hz:.0f} chunks/s, {steps} steps'
 
 
 def _why_not_started(monitor: Monitor, children: Children, ended: bool, log: Path) -> str:

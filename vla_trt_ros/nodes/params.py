@@ -72,7 +72,7 @@ def table(rows: Sequence[Param]) -> str:
     for row in rows:
         default = f'`{row.default!r}`' if row.default != '' else 'empty'
         limits = f' ({row.bounds[0]:g} to {row.bounds[1]:g})' if row.bounds else ''
-        options = f' One of {", ".join(str(c) for c in row.choices)}.' if row.choices else ''
+        options = f' One of {", ".join(str(c) or "empty" for c in row.choices)}.' if row.choices else ''
         live = 'yes' if row.live else ''
         lines.append(
             f'| `{row.name}` | {default} | {live} | {row.description}{limits}.{options} |'
