@@ -72,7 +72,8 @@ def table(rows: Sequence[Param]) -> str:
     for row in rows:
         default = f'`{row.default!r}`' if row.default != '' else 'empty'
         limits = f' ({row.bounds[0]:g} to {row.bounds[1]:g})' if row.bounds else ''
-        options = f' One of {", ".join(str(c) or "empty" for c in row.choices)}.' if row.choices else ''
+        choices = ', '.join(str(c) or 'empty' for c in row.choices)
+        options = f' One of {choices}.' if choices else ''
         live = 'yes' if row.live else ''
         lines.append(
             f'| `{row.name}` | {default} | {live} | {row.description}{limits}.{options} |'
