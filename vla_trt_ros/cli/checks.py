@@ -1,9 +1,8 @@
-"""The checks of ``vla-trt doctor``, each a generator of findings."""
+"""The checks of ``vla-trt doctor`` on the machine itself, each a generator of findings."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import shutil
 import subprocess
@@ -22,7 +21,6 @@ from vla_trt_ros.errors import VlaError
 from vla_trt_ros.hardware import cpu_name
 
 _SHM_NEEDED_MIB = 256
-_MIN_ARRIVAL = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,8 @@ def ros() -> Iterator[Finding]:
     else:
         yield Finding('messages', 'ok', 'vla_trt_ros.msg is built')
     if importlib.util.find_spec('launch_ros') is None:
-        yield Finding('ros2 launch', 'warn', 'launch_ros is missing', 'use vla-trt up instead')
+        text = 'launch_ros is missing: vla-trt up does the same'
+        yield Finding('ros2 launch', 'skip', text)
     else:
         yield Finding('ros2 launch', 'ok', 'launch_ros is there')
     if importlib.util.find_spec('cv_bridge') is None:
@@ -116,7 +115,7 @@ def backends(platform: PlatformConfig) -> Iterator[Finding]:
     capability = _compute_capability()
     if not capability:
         text = f'platform {platform.name} needs a GPU of {platform.target}, none is found'
-        yield Finding('platform', 'fail', text, 'platform:=cpu runs here')
+        yield Finding('platform', 'fail', text, 'use platform cpu on this machine')
     elif capability != platform.target:
         text = f'platform {platform.name} is for {platform.target}, this GPU is {capability}'
         yield Finding('platform', 'fail', text, 'choose the platform file of this GPU')
@@ -143,7 +142,7 @@ def bundle(name: str, platform: PlatformConfig, robot: RobotConfig) -> Iterator[
             remedy = f'vla-trt build --bundle {name} --platform {platform.name}'
             yield Finding(label, 'fail', str(error), remedy)
         else:
-            yield Finding(label, 'ok', f'{count} engines')
+            yield Finding(label, 'ok', f'{count} engine{"s" * (count != 1)}')
 
 
 def simulator() -> Iterator[Finding]:
@@ -159,47 +158,6 @@ def simulator() -> Iterator[Finding]:
         yield Finding('rendering', 'fail', 'OSMesa is missing', 'apt-get install libosmesa6')
     else:
         yield Finding('rendering', 'ok', f'MUJOCO_GL {os.environ.get("MUJOCO_GL", "osmesa")}')
-
-
-def live(robot: RobotConfig, seconds: float) -> Iterator[Finding]:
-    """Listen to the robot's topics for ``seconds``."""
-    from vla_trt_ros.nodes.probe import probe
-
-    for key, fact in probe(robot, seconds).items():
-        if fact.qos_mismatch:
-            remedy = f'publish {fact.topic} as best effort or reliable, volatile'
-            yield Finding(key, 'fail', f'QoS mismatch with {fact.qos_mismatch}', remedy)
-        elif not fact.received:
-            text = f'{fact.publishers} publishers on {fact.topic}, nothing came in {seconds:g} s'
-            yield Finding(key, 'fail', text, 'start the driver, or correct the topic name')
-        else:
-            text = (
-                f'{fact.rate_hz:.1f} Hz on {fact.topic}, {100 * fact.arrival_ratio:.1f} % arrive, '
-                f'newest {fact.newest_age_ms:.0f} ms old {fact.size} {fact.encoding}'
-            ).rstrip()
-            yield _judge_topic(key, fact.arrival_ratio, fact.newest_age_ms, text)
-            if fact.names:
-                yield _joint_names(robot, fact.names)
-            raw = fact.size != ''
-            if raw and fact.encoding not in ENCODINGS:
-                known = ', '.join(ENCODINGS)
-                yield Finding(key, 'fail', f'encoding {fact.encoding!r}', f'choose of {known}')
-
-
-def _judge_topic(key: str, ratio: float, age_ms: float, text: str) -> Finding:
-    if ratio < _MIN_ARRIVAL:
-        return Finding(key, 'fail', text, 'give the driver the profile named at image transport')
-    if not math.isfinite(age_ms) or age_ms > 1000 or age_ms < -50:
-        return Finding(key, 'fail', text, 'synchronise the clocks (chrony), or stamp at exposure')
-    return Finding(key, 'ok', text)
-
-
-def _joint_names(robot: RobotConfig, names: tuple[str, ...]) -> Finding:
-    missing = [n for n in robot.joint_names if n not in names]
-    if missing:
-        text = f'joint_states lacks {", ".join(missing)}; it has {", ".join(names)}'
-        return Finding('joint names', 'fail', text, 'correct the names in the robot file')
-    return Finding('joint names', 'ok', f'all of {", ".join(robot.joint_names)}')
 
 
 def _nvidia_smi(query: str = 'name,memory.total,driver_version') -> str:

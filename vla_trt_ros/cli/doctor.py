@@ -1,5 +1,6 @@
 """What this machine has and lacks, and the line that mends it. With --live it also listens to the
-robot's topics for a few seconds: arrival ratio, QoS, encodings, clocks, joint names.
+robot's topics for a few seconds: arrival ratio, encodings, clocks, joint names, QoS, and whether
+a controller is there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import asdict
 
 from vla_trt_ros.cli import checks
 from vla_trt_ros.cli.checks import Finding
+from vla_trt_ros.cli.live_checks import live
 from vla_trt_ros.config import load_platform, load_policy, load_robot
 
 _MARKS = {'ok': ' ok ', 'warn': 'warn', 'fail': 'FAIL', 'skip': ' -  '}
@@ -24,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bundle', default='', help="name or path (default: the policy file's)")
     parser.add_argument('--live', action='store_true', help='listen to the running robot')
     parser.add_argument('--seconds', type=float, default=5.0, help='how long to listen')
+    parser.add_argument('--namespace', default='', help='of the robot to listen to')
+    parser.add_argument('--cameras', default='', help='as given to up: base=/a/image,...')
     parser.add_argument('--json', action='store_true', help='findings as JSON')
 
 
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     platform = load_platform(args.platform)
-    robot = load_robot(args.robot)
+    robot = load_robot(args.robot).with_camera_topics(args.cameras)
     bundle = args.bundle or load_policy(args.policy).bundle
     yield from checks.machine()
     yield from checks.ros()
@@ -55,4 +59,4 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield from checks.bundle(bundle, platform, robot)
     yield from checks.simulator()
     if args.live:
-        yield from checks.live(robot, args.seconds)
+        yield from live(robot, args.seconds, namespace=args.namespace)

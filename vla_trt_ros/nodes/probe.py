@@ -7,32 +7,45 @@ from dataclasses import dataclass, field
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.messages import stamp_ns
-from vla_trt_ros.nodes.publish import IMAGE_QOS, STATE_QOS
+from vla_trt_ros.nodes.publish import COMMAND_QOS, EVENT_QOS, IMAGE_QOS, STATE_QOS
 from vla_trt_ros.nodes.run import keep_freed_memory
+
+_NAMES = {
+    Image: 'sensor_msgs/msg/Image',
+    CompressedImage: 'sensor_msgs/msg/CompressedImage',
+    JointState: 'sensor_msgs/msg/JointState',
+}
 
 
 @dataclass(slots=True)
 class TopicFacts:
-    """What was seen of one topic; ages in milliseconds, by the sender's stamps."""
+    """What was seen of one topic that the policy node reads; ages by the sender's stamps."""
 
     topic: str
-    publishers: int = 0
-    qos_mismatch: str = ''
+    kind: str
+    """Message type that is wanted, such as sensor_msgs/msg/Image."""
+    publishers: tuple[str, ...] = ()
+    other_types: tuple[str, ...] = ()
+    """Types that are sent in place of ``kind``."""
+    reliable: bool = False
+    """A publisher waits for readers that acknowledge."""
     received: int = 0
     lost: int = 0
-    """Gaps in the publisher's sequence numbers, where the middleware numbers them."""
+    """Gaps in the publisher's sequence numbers; means nothing with several publishers."""
     first: float = 0.0
     last: float = 0.0
     newest_age_ms: float = 0.0
     encoding: str = ''
     size: str = ''
     names: tuple[str, ...] = ()
+    """Joints that every message named."""
     _sequence: int = field(default=0, repr=False)
 
     @property
@@ -48,43 +61,66 @@ class TopicFacts:
         return (self.received - 1) / span if span > 0 else 0.0
 
 
-def probe(robot: RobotConfig, seconds: float) -> dict[str, TopicFacts]:
-    """Subscribe as the policy node does and count for ``seconds``.
+@dataclass(slots=True)
+class LinkFacts:
+    """Who is at the other end of a topic that is reliable, and whose QoS does not fit ours."""
 
-    Keys: 'camera <view>' of each camera of ``robot``, and 'joint states'.
+    topic: str
+    others: tuple[str, ...] = ()
+    mismatch: tuple[str, ...] = ()
+    """A line for each of ``others`` that cannot be heard, or cannot hear."""
+
+
+@dataclass(slots=True)
+class SystemFacts:
+    """All that was seen.
+
+    ``topics``: 'camera <view>' of each camera, and 'joint states'. They are read best effort and
+    volatile, which every publisher's QoS fits. ``links``: 'estop', 'prompt' and 'controller'.
     """
+
+    topics: dict[str, TopicFacts]
+    links: dict[str, LinkFacts]
+
+
+def probe(robot: RobotConfig, seconds: float, *, namespace: str = '') -> SystemFacts:
+    """Subscribe for ``seconds`` as the policy node of ``robot`` in ``namespace`` does."""
     keep_freed_memory()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node('vla_trt_doctor')
+    node = rclpy.create_node('vla_trt_doctor', namespace=namespace)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    facts: dict[str, TopicFacts] = {}
-    wanted: list[tuple[TopicFacts, QoSProfile]] = []
-
-    def watch(key: str, kind: type, topic: str, qos: QoSProfile) -> None:
-        fact = facts[key] = TopicFacts(topic)
-        wanted.append((fact, qos))
-
-        def callback(msg, info) -> None:
-            _count(fact, msg, info, node.get_clock().now().nanoseconds)
-
-        node.create_subscription(kind, topic, callback, qos)
-
+    topics: dict[str, TopicFacts] = {}
     try:
         for view, camera in robot.cameras.items():
             kind = CompressedImage if camera.compressed else Image
-            watch(f'camera {view}', kind, camera.topic, IMAGE_QOS)
-        watch('joint states', JointState, robot.joint_states_topic, STATE_QOS)
+            topics[f'camera {view}'] = _watch(node, kind, camera.topic, IMAGE_QOS)
+        topics['joint states'] = _watch(node, JointState, robot.joint_states_topic, STATE_QOS)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             executor.spin_once(timeout_sec=0.1)
-        for fact, qos in wanted:
-            _look_at_publishers(node, fact, qos)
+        for fact in topics.values():
+            _look_at_publishers(node, fact)
+        links = {
+            'estop': _talkers(node, 'estop', EVENT_QOS),
+            'prompt': _talkers(node, 'policy/prompt', EVENT_QOS),
+            'controller': _listeners(node, robot.controller.topic, COMMAND_QOS),
+        }
     finally:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
-    return facts
+    return SystemFacts(topics, links)
+
+
+def _watch(node: Node, kind: type, topic: str, qos: QoSProfile) -> TopicFacts:
+    fact = TopicFacts(node.resolve_topic_name(topic), _NAMES[kind])
+
+    def callback(msg, info) -> None:
+        _count(fact, msg, info, node.get_clock().now().nanoseconds)
+
+    node.create_subscription(kind, topic, callback, qos)
+    return fact
 
 
 def _count(fact: TopicFacts, msg, info: dict, now_ns: int) -> None:
@@ -101,14 +137,43 @@ def _count(fact: TopicFacts, msg, info: dict, now_ns: int) -> None:
         fact.encoding, fact.size = msg.encoding, f'{msg.width}x{msg.height}'
     elif isinstance(msg, CompressedImage):
         fact.encoding = msg.format
-    else:
+    elif fact.received == 1:
         fact.names = tuple(msg.name)
+    else:
+        fact.names = tuple(name for name in fact.names if name in msg.name)
 
 
-def _look_at_publishers(node, fact: TopicFacts, qos: QoSProfile) -> None:
-    publishers = node.get_publishers_info_by_topic(node.resolve_topic_name(fact.topic))
-    fact.publishers = len(publishers)
-    for publisher in publishers:
-        level, why = qos_check_compatible(publisher.qos_profile, qos)
-        if level == QoSCompatibility.ERROR:
-            fact.qos_mismatch = f'{publisher.node_name}: {why}'
+def _look_at_publishers(node: Node, fact: TopicFacts) -> None:
+    found = node.get_publishers_info_by_topic(fact.topic)
+    fact.publishers = tuple(sorted(_full_name(p) for p in found))
+    types = {p.topic_type for p in found}
+    fact.other_types = tuple(sorted(types - {fact.kind}))
+    fact.reliable = any(p.qos_profile.reliability is ReliabilityPolicy.RELIABLE for p in found)
+
+
+def _talkers(node: Node, topic: str, qos: QoSProfile) -> LinkFacts:
+    """Publishers, and which of them a subscription of ``qos`` does not hear."""
+    name = node.resolve_topic_name(topic)
+    found = node.get_publishers_info_by_topic(name)
+    return _link(name, [(p, qos_check_compatible(p.qos_profile, qos)) for p in found])
+
+
+def _listeners(node: Node, topic: str, qos: QoSProfile) -> LinkFacts:
+    """Subscriptions, and which of them do not hear a publisher of ``qos``."""
+    name = node.resolve_topic_name(topic)
+    found = node.get_subscriptions_info_by_topic(name)
+    return _link(name, [(s, qos_check_compatible(qos, s.qos_profile)) for s in found])
+
+
+def _link(topic: str, checked: list) -> LinkFacts:
+    fact = LinkFacts(topic, tuple(sorted(_full_name(other) for other, _ in checked)))
+    fact.mismatch = tuple(
+        f'{_full_name(other)}: {why.removeprefix("ERROR: ").rstrip("; ")}'
+        for other, (level, why) in checked
+        if level == QoSCompatibility.ERROR
+    )
+    return fact
+
+
+def _full_name(endpoint) -> str:
+    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
