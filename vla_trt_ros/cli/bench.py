@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
     steps = _numbers(args.steps)
+    if args.n < 1:
+        raise ConfigError(f'-n {args.n}: one timed run at least.')
     platform = load_platform(args.platform)
     name = args.bundle or load_policy(args.policy).bundle
     bundle = open_bundle(find_file('bundles', name, ''))
@@ -95,6 +97,11 @@ def run(args: argparse.Namespace) -> int:
 def synthetic_observation(policy: Policy, prompt: str, camera: str, views: int) -> Observation:
     """Smooth random pictures (seeded), one per view, and a state in the middle of its range."""
     width, height = _size(camera)
+    if not 0 <= views <= len(policy.views):
+        raise ConfigError(
+            f'--views {views}: bundle {policy.bundle.name} has {len(policy.views)} views '
+            f'({", ".join(policy.views)}); 0 is all of them.'
+        )
     used = policy.views[: views or None]
     rng = np.random.default_rng(0)
     frames = {}

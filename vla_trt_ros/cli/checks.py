@@ -127,12 +127,16 @@ def bundle(name: str, platform: PlatformConfig, robot: RobotConfig) -> Iterator[
     """Hashes, robot, and an engine for each stage of the platform."""
     try:
         found = open_bundle(find_file('bundles', name, ''))
-        yield Finding('bundle', 'ok', f'{found.name}: every hash agrees')
-        found.check_robot(robot)
-        yield Finding('robot', 'ok', f'bundle and robot file {robot.name} agree')
     except VlaError as error:
         yield Finding('bundle', 'fail', str(error), 'export it again, or name another bundle')
         return
+    yield Finding('bundle', 'ok', f'{found.name}: every hash agrees')
+    try:
+        found.check_robot(robot)
+    except VlaError as error:
+        yield Finding('robot', 'fail', str(error), 'name the bundle of this robot by --bundle')
+    else:
+        yield Finding('robot', 'ok', f'bundle and robot file {robot.name} agree')
     for stage in STAGES:
         choice = platform.stage(stage)
         label = f'{stage} on {choice.backend} {choice.precision}'
