@@ -1,7 +1,10 @@
 """The command itself: verbs, help, and errors without a traceback."""
 
+from importlib import import_module
+
 import pytest
 
+from vla_trt_ros.cli import bench
 from vla_trt_ros.cli.main import VERBS, main
 
 
@@ -51,3 +54,22 @@ def test_what_is_wrong_is_said_in_a_line(words, message, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert 'Traceback' not in said
+
+
+@pytest.mark.parametrize(
+    ('module', 'remedy'),
+    [('rclpy', "pip install 'vla_trt_ros[ros]', or source"), ('torch', "'vla_trt_ros[export]'")],
+)
+def test_missing_extra_is_named_with_its_remedy(module, remedy, capsys, monkeypatch):
+    monkeypatch.setattr(bench, 'run', lambda args: import_module('vla_trt_ros.no_such_module'))
+    with pytest.raises(ModuleNotFoundError):  # a fault of ours stays visible
+        main(['bench'])
+
+    def run(args):
+        raise ModuleNotFoundError(f'No module named {module!r}', name=module)
+
+    monkeypatch.setattr(bench, 'run', run)
+    assert main(['bench']) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f'vla-trt bench: {module} is not installed: ')
+    assert remedy in said

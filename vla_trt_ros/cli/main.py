@@ -15,6 +15,11 @@ VERBS = {
     'bench': 'time a bundle on this machine, stage by stage',
     'export': 'make a bundle (workshop: needs the export extra)',
 }
+_EXTRAS = {
+    **dict.fromkeys(('rclpy', 'sensor_msgs', 'diagnostic_msgs', 'vla_trt_ros.msg'), 'ros'),
+    **dict.fromkeys(('metaworld', 'mujoco', 'av', 'matplotlib'), 'sim'),
+    **dict.fromkeys(('torch', 'onnx'), 'export'),
+}
 _EXAMPLES = """examples:
   vla-trt demo
   vla-trt up sim:=true task:=drawer-open
@@ -25,7 +30,9 @@ _EXAMPLES = """examples:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one verb; its exit status. A VlaError is printed without a traceback, status 1."""
+    """Run one verb; its exit status. A VlaError, or an extra that is not installed, is printed
+    without a traceback, status 1.
+    """
     words = sys.argv[1:] if words is None else words
     parser = argparse.ArgumentParser(
         prog='vla-trt',
@@ -54,6 +61,15 @@ def main(words: list[str] | None = None) -> int:
         status: int = args.run(args)
     except VlaError as error:
         print(f'vla-trt {args.verb}: {error}', file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(error.name or '')
+        if extra is None:
+            raise
+        remedy = f"pip install 'vla_trt_ros[{extra}]'"
+        if extra == 'ros':
+            remedy += ', or source the setup.bash of a ROS distribution'
+        print(f'vla-trt {args.verb}: {error.name} is not installed: {remedy}.', file=sys.stderr)
         return 1
     return status
 

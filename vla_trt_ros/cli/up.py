@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start, wait, stop. Status 0 after a signal, that of the child that ended otherwise."""
+    """Start, wait, stop.
+
+    Status 0 after a signal; otherwise that of the child that ended: 1 where that was 0, and
+    128 + n, as in a shell, where signal n killed it.
+    """
     system = describe(parse(args.arguments))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -36,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
             if ended is not None:
                 name, status = ended
                 print(f'{name} ended with status {status}: stopping the others', flush=True)
-                return status or 1
+                return 128 - status if status < 0 else status or 1
     return 0

@@ -22,6 +22,7 @@ _NAMES = {
     CompressedImage: 'sensor_msgs/msg/CompressedImage',
     JointState: 'sensor_msgs/msg/JointState',
 }
+_DISCOVERY = 3.0  # seconds until every publisher on a network ought to be known
 
 
 @dataclass(slots=True)
@@ -96,6 +97,11 @@ def probe(robot: RobotConfig, seconds: float, *, namespace: str = '') -> SystemF
             kind = CompressedImage if camera.compressed else Image
             topics[f'camera {view}'] = _watch(node, kind, camera.topic, IMAGE_QOS)
         topics['joint states'] = _watch(node, JointState, robot.joint_states_topic, STATE_QOS)
+        found = time.monotonic() + _DISCOVERY
+        while time.monotonic() < found and not all(
+            node.count_publishers(fact.topic) for fact in topics.values()
+        ):
+            executor.spin_once(timeout_sec=0.1)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             executor.spin_once(timeout_sec=0.1)

@@ -1,0 +1,146 @@
+"""vla-trt doctor --live against test patterns over DDS, and against faults."""
+
+import json
+
+import pytest
+
+pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS distribution")
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_system import Client, running
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Bool, String
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_trt_ros.cli.main import main
+from vla_trt_ros.nodes.publish import EVENT_QOS, IMAGE_QOS, LATCHED_QOS, STATE_QOS
+
+pytestmark = pytest.mark.ros
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cameras():
+    with running('pattern_node'):
+        yield
+
+
+@pytest.fixture(scope='module')
+def client():
+    with Client() as made:
+        made.until(lambda: made.node.get_publishers_info_by_topic('/joint_states'), 15)
+        yield made
+
+
+def live(capsys, *words, seconds=1):
+    """{name: [findings]} of what was heard."""
+    main(['doctor', '--json', '--live', '--seconds', str(seconds), *words])
+    found = {}
+    for finding in json.loads(capsys.readouterr().out):
+        found.setdefault(finding['name'], []).append(finding)
+    return found
+
+
+def test_all_arrives(client, capsys):
+    found = live(capsys, seconds=3)
+    for view in ('base', 'wrist'):
+        (finding,) = found[f'camera {view}']
+        words = finding['text'].split()
+        assert finding['status'] == 'ok', finding
+        assert 25 < float(words[0]) < 35
+        ratio = float(words[words.index('%') - 1])
+        assert 99 <= ratio <= 100
+        assert finding['text'].endswith('640x480 rgb8')
+    assert found['joint states'][0]['status'] == 'ok'
+    assert found['joint names'][0]['status'] == 'ok'
+    (controller,) = found['controller']
+    assert controller['status'] == 'warn'
+    assert 'nobody listens on /joint_trajectory_controller/joint_trajectory' in controller['text']
+    assert 'estop' not in found
+
+
+@pytest.mark.parametrize(
+    ('fault', 'name', 'text'),
+    [
+        ('silent', 'camera base', 'nothing came in 1 s from /pattern on /base/image_raw'),
+        ('unknown_encoding', 'camera base', "encoding 'thermal7' has no row of its own"),
+        ('joint_missing', 'joint names', 'hand_x not in every message; there: hand_y, hand_z'),
+        ('joint_silent', 'joint states', 'nothing came in 1 s from /pattern on /joint_states'),
+        ('backward', 'camera base', ' ms old'),
+    ],
+)
+def test_fault_is_named(client, capsys, fault, name, text):
+    assert client.set_parameter('pattern', 'fault', fault).successful
+    try:
+        found = live(capsys)
+    finally:
+        client.set_parameter('pattern', 'fault', 'none')
+    finding = found[name][-1]
+    assert finding['status'] == 'fail'
+    assert text in finding['text']
+    assert finding['remedy']
+
+
+def test_other_namespace_is_silent_and_cameras_may_lie_elsewhere(client, capsys):
+    found = live(capsys, '--namespace', 'left', '--cameras', 'wrist=/wrist/image_raw')
+    assert found['camera base'][0]['text'] == 'nobody publishes /left/base/image_raw'
+    assert found['camera base'][0]['status'] == 'fail'
+    assert found['camera wrist'][0]['status'] == 'ok'
+
+
+def test_second_publisher_reliable_images_and_other_types(client, capsys):
+    reliable = client.node.create_publisher(Image, '/base/image_raw', EVENT_QOS)
+    compressed = client.node.create_publisher(CompressedImage, '/wrist/image_raw', IMAGE_QOS)
+    try:
+        found = live(capsys)
+    finally:
+        client.node.destroy_publisher(reliable)
+        client.node.destroy_publisher(compressed)
+    arrival, several, slow = found['camera base']
+    assert 'arrive' not in arrival['text']  # sequence numbers of two senders say nothing
+    assert several['status'] == slow['status'] == 'warn'
+    assert several['text'] == '2 publishers on /base/image_raw: /pattern, /test_client'
+    assert 'is sent reliable' in slow['text']
+    (wrist,) = found['camera wrist']
+    assert wrist['status'] == 'fail'
+    assert 'carries sensor_msgs/msg/CompressedImage' in wrist['text']
+
+
+def test_joints_of_two_parts_that_publish_apart(client, capsys):
+    gripper = client.node.create_publisher(JointState, '/joint_states', STATE_QOS)
+
+    def publish():
+        msg = JointState(name=['gripper'], position=[0.5])
+        msg.header.stamp = client.node.get_clock().now().to_msg()
+        gripper.publish(msg)
+
+    timer = client.node.create_timer(0.02, publish)
+    try:
+        found = live(capsys)
+    finally:
+        client.node.destroy_timer(timer)
+        client.node.destroy_publisher(gripper)
+    assert found['joint states'][-1]['status'] == 'warn'
+    (names,) = found['joint names']
+    assert names['status'] == 'fail'
+    assert 'joint_state_publisher' in names['remedy']
+
+
+def test_links_whose_qos_does_not_fit(client, capsys):
+    node = client.node
+    estop = node.create_publisher(Bool, '/estop', BEST_EFFORT)
+    prompt = node.create_publisher(String, '/policy/prompt', EVENT_QOS)
+    topic = '/joint_trajectory_controller/joint_trajectory'
+    controller = node.create_subscription(JointTrajectory, topic, print, LATCHED_QOS)
+    try:
+        found = live(capsys)
+    finally:
+        node.destroy_publisher(estop)
+        node.destroy_publisher(prompt)
+        node.destroy_subscription(controller)
+    assert found['estop'][0]['status'] == 'fail'
+    assert 'QoS mismatch on /estop: /test_client: ' in found['estop'][0]['text']
+    assert 'est effort' in found['estop'][0]['text']
+    assert found['prompt'][0]['status'] == 'ok'
+    assert found['controller'][0]['status'] == 'fail'
+    assert 'volatile' in found['controller'][0]['text'].lower()
