@@ -80,3 +80,19 @@ def test_changed_joint_names_are_not_mixed():
     assert sample is not None
     assert sample.names == ('b', 'a')
     np.testing.assert_array_equal(sample.positions, [2.0, 1.0])
+
+
+def test_message_without_our_joints_harms_only_when_nothing_better_comes():
+    kept = history((T0, 0.0))
+    kept.reject('joint states lack a', at_once=False)
+    assert kept.freshness(T0 + 50 * MS).ok
+    found = kept.freshness(T0 + 150 * MS)
+    assert (found.reason, found.text) == (Reason.BAD_STATE, 'joint_states: joint states lack a')
+    kept.offer(joints(T0 + 160 * MS, a=1.0, b=1.0))
+    assert kept.freshness(T0 + 160 * MS).ok
+
+
+def test_message_without_our_joints_before_any_other_is_told():
+    kept = history()
+    kept.reject('joint states lack a', at_once=False)
+    assert kept.freshness(T0).reason is Reason.BAD_STATE

@@ -25,6 +25,7 @@ class JointHistory:
         self._samples: deque[JointSample] = deque(maxlen=_HISTORY)
         self._lock = threading.Lock()
         self._fault = ''
+        self._urgent = False
         self.counters = Counters()
 
     def offer(self, sample: JointSample) -> bool:
@@ -37,14 +38,18 @@ class JointHistory:
                 self.counters.add('state_clock_restarts')
                 self._samples.clear()
             self._samples.append(sample)
-            self._fault = ''
+            self._fault, self._urgent = '', False
             return True
 
-    def reject(self, why: str) -> None:
-        """Count a sample that could not be used; ``why`` is told until a good one comes."""
+    def reject(self, why: str, *, at_once: bool = True) -> None:
+        """Count a sample that could not be used; ``why`` is told until a good one comes.
+
+        ``at_once`` False: told only when the last good sample is too old. For a message that lacks
+        joints, which may be another publisher's and then does no harm.
+        """
         with self._lock:
             self.counters.add('state_rejected')
-            self._fault = why
+            self._fault, self._urgent = why, self._urgent or at_once
 
     def newest(self) -> JointSample | None:
         """The last sample."""
@@ -54,8 +59,10 @@ class JointHistory:
     def freshness(self, now_ns: int) -> Freshness:
         """Whether the newest sample can be used at ``now_ns``, and if not, why."""
         with self._lock:
-            newest, fault = (self._samples[-1] if self._samples else None), self._fault
-        if fault:
+            newest = self._samples[-1] if self._samples else None
+            fault, urgent = self._fault, self._urgent
+        stale = newest is None or now_ns - newest.stamp_ns > self._max_age_ms * 1e6
+        if fault and (urgent or stale):
             return Freshness(Reason.BAD_STATE, f'{self._topic}: {fault}')
         if newest is None:
             return Freshness(Reason.NO_STATE, f'joint states: nothing yet on {self._topic}.')
@@ -65,8 +72,8 @@ class JointHistory:
                 Reason.CLOCK,
                 f'{self._topic}: stamp is {ahead:.0f} ms in the future; synchronise the clocks.',
             )
-        age = (now_ns - newest.stamp_ns) / 1e6
-        if age > self._max_age_ms:
+        if stale:
+            age = (now_ns - newest.stamp_ns) / 1e6
             return Freshness(
                 Reason.STALE_STATE,
                 f'{self._topic}: newest joint states are {age:.0f} ms old '
@@ -103,4 +110,4 @@ class JointHistory:
         """Forget all samples, keep the counts."""
         with self._lock:
             self._samples.clear()
-            self._fault = ''
+            self._fault, self._urgent = '', False

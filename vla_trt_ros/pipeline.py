@@ -129,11 +129,14 @@ class Pipeline:
         self.frames.offer(camera, frame)
 
     def offer_joints(self, sample: JointSample) -> None:
-        """The newest joint states; counted and told as BAD_STATE where they cannot be used."""
+        """The newest joint states; counted and told as BAD_STATE where they cannot be used: at
+        once for NaN and doubled names, once the last good ones are too old for missing joints.
+        """
         try:
             self._layout.to_model(sample)
         except BadState as error:
-            self.joints.reject(str(error))
+            complete = set(self.policy.bundle.layout.state) <= set(sample.names)
+            self.joints.reject(str(error), at_once=complete)
             return
         self.joints.offer(sample)
 

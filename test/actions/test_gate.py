@@ -178,7 +178,7 @@ def test_a_partial_publisher_on_the_same_topic_does_no_harm_but_does_not_keep_it
     for _ in range(30):
         world.gate.offer_joints(joints(world.now_ns, 0.3, names=('gripper',)), world.now_ns)
         world.run(0.01)
-    assert world.gate.status().reason is Reason.STALE_STATE
+    assert world.gate.status().reason is Reason.BAD_STATE
 
 
 def test_a_frozen_encoder_that_repeats_its_stamp_is_stale():

@@ -35,8 +35,7 @@ class Feedback:
 
     def refuse(self, error: BadState, *, complete: bool = False) -> None:
         """A sample that cannot be used; ``complete`` if it names all joints of the robot."""
-        if complete or self._joints.newest() is None:
-            self._joints.reject(str(error))
+        self._joints.reject(str(error), at_once=complete)
 
     def forget(self) -> None:
         """Drop what came so far: time jumped."""

@@ -9,6 +9,7 @@ import time
 from collections import deque
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray
@@ -47,6 +48,7 @@ PARAMS = (
     Param('enabled', True, 'start enabled; false waits for ~/enable'),
 )
 _RATE_WINDOW = 2.0  # seconds
+_LAST_WORDS = Duration(seconds=0.5)  # for the brake to reach the controller
 _LEVELS = {State.RUNNING: DiagnosticStatus.OK, State.WAITING: DiagnosticStatus.OK}
 _LATCHED = (State.STOPPED, State.ESTOPPED)
 
@@ -91,6 +93,7 @@ class CommandNode(Node):
         """Brake first: the arm must not finish the chunk of a gate that is gone."""
         self.gate.enable(False, self._now_ns())
         self._tick()
+        self._controller.wait_for_all_acked(_LAST_WORDS)
         super().destroy_node()
 
     def _now_ns(self) -> int:
