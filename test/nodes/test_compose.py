@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS distribution")
 pytest.importorskip('metaworld', reason="needs the simulator: pip install '.[sim]'")
 
-from ros_system import Client, command
+from ros_system import Client, command, running
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_trt_ros.datatypes import State
@@ -47,3 +47,10 @@ def test_unknown_node_is_refused_by_name():
     done = subprocess.run(words, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert "'polcy'" in done.stderr
+
+
+def test_by_default_it_is_the_command_and_the_policy_node():
+    with running('compose'), Client() as client:
+        nodes = client.node.get_node_names
+        client.until(lambda: {'command', 'policy'} <= set(nodes()), 20, 'both nodes')
+        assert 'sim' not in nodes()

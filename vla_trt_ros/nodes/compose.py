@@ -40,8 +40,11 @@ def main(args: list[str] | None = None) -> int:
     """Entry point of lib/vla_trt_ros/vla_node: the named nodes, by default command and policy."""
     args = sys.argv if args is None else args
     parser = argparse.ArgumentParser(prog='vla_node', description=__doc__)
-    parser.add_argument('nodes', nargs='*', default=['command', 'policy'], choices=[*NODES, []])
-    chosen = parser.parse_args(remove_ros_args(args)[1:]).nodes
+    parser.add_argument('nodes', nargs='*', help=f'of {", ".join(NODES)}; default: command policy')
+    chosen = parser.parse_args(remove_ros_args(args)[1:]).nodes or ['command', 'policy']
+    for name in chosen:
+        if name not in NODES:
+            parser.error(f'{name!r} is none of {", ".join(NODES)}.')
     return run_node(lambda: [NODES[name]() for name in NODES if name in chosen], args)
 
 
