@@ -12,8 +12,10 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Bool, String
 from trajectory_msgs.msg import JointTrajectory
 
+from vla_trt_ros.cli import live_checks
 from vla_trt_ros.cli.main import main
-from vla_trt_ros.nodes.publish import EVENT_QOS, IMAGE_QOS, LATCHED_QOS, STATE_QOS
+from vla_trt_ros.nodes.probe import TopicFacts
+from vla_trt_ros.nodes.publish import COMMAND_QOS, EVENT_QOS, IMAGE_QOS, LATCHED_QOS, STATE_QOS
 
 pytestmark = pytest.mark.ros
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -21,7 +23,7 @@ BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 @pytest.fixture(scope='module', autouse=True)
 def cameras():
-    with running('pattern_node'):
+    with running('pattern_node', width=320, height=240):
         yield
 
 
@@ -46,17 +48,39 @@ def test_all_arrives(client, capsys):
     for view in ('base', 'wrist'):
         (finding,) = found[f'camera {view}']
         words = finding['text'].split()
-        assert finding['status'] == 'ok', finding
-        assert 25 < float(words[0]) < 35
         ratio = float(words[words.index('%') - 1])
-        assert 99 <= ratio <= 100
-        assert finding['text'].endswith('640x480 rgb8')
+        # Near 1; a busy machine may lose a frame or two of 90.
+        assert 95 <= ratio <= 100, finding
+        assert finding['status'] == ('ok' if ratio >= 99 else 'fail')
+        assert 20 < float(words[0]) < 40
+        assert finding['text'].endswith('320x240 rgb8')
     assert found['joint states'][0]['status'] == 'ok'
     assert found['joint names'][0]['status'] == 'ok'
     (controller,) = found['controller']
     assert controller['status'] == 'warn'
     assert 'nobody listens on /joint_trajectory_controller/joint_trajectory' in controller['text']
     assert 'estop' not in found
+
+
+@pytest.mark.parametrize(
+    ('lost', 'age_ms', 'publishers', 'status', 'remedy'),
+    [
+        (0, 5.0, 1, 'ok', ''),
+        (1, 5.0, 1, 'ok', ''),
+        (2, 5.0, 1, 'fail', 'image transport'),
+        (2, 5.0, 2, 'ok', ''),  # several senders: their numbers say nothing
+        (0, 1001.0, 1, 'fail', 'chrony'),
+        (0, -51.0, 1, 'fail', 'ahead'),
+        (0, -49.0, 1, 'ok', ''),
+    ],
+)
+def test_judgement_of_what_arrives(lost, age_ms, publishers, status, remedy):
+    seen = TopicFacts('/a', 'sensor_msgs/msg/Image', ('/x',) * publishers)
+    seen.received, seen.lost, seen.newest_age_ms = 100, lost, age_ms
+    seen.first, seen.last = 10.0, 13.3
+    finding = live_checks._arrival('camera base', seen)
+    assert (finding.status, remedy in finding.remedy) == (status, True)
+    assert finding.text.startswith('30.0 Hz on /a')
 
 
 @pytest.mark.parametrize(
@@ -126,6 +150,18 @@ def test_joints_of_two_parts_that_publish_apart(client, capsys):
     assert 'joint_state_publisher' in names['remedy']
 
 
+@pytest.mark.parametrize('qos', [COMMAND_QOS, IMAGE_QOS], ids=['reliable', 'best-effort'])
+def test_controller_that_listens(client, capsys, qos):
+    topic = '/joint_trajectory_controller/joint_trajectory'
+    controller = client.node.create_subscription(JointTrajectory, topic, print, qos)
+    try:
+        found = live(capsys)
+    finally:
+        client.node.destroy_subscription(controller)
+    assert found['controller'][0]['status'] == 'ok', found['controller']
+    assert found['controller'][0]['text'] == f'/test_client on {topic}'
+
+
 def test_links_whose_qos_does_not_fit(client, capsys):
     node = client.node
     estop = node.create_publisher(Bool, '/estop', BEST_EFFORT)
@@ -143,4 +179,5 @@ def test_links_whose_qos_does_not_fit(client, capsys):
     assert 'est effort' in found['estop'][0]['text']
     assert found['prompt'][0]['status'] == 'ok'
     assert found['controller'][0]['status'] == 'fail'
-    assert 'volatile' in found['controller'][0]['text'].lower()
+    assert 'transient local' in found['controller'][0]['text'].lower()
+    assert 'deadline' not in found['controller'][0]['text']

@@ -70,7 +70,11 @@ def _arrival(key: str, fact: TopicFacts) -> Finding:
     parts.append(f'{fact.size} {fact.encoding}'.strip())
     text = ', '.join(filter(None, parts))
     if alone and fact.arrival_ratio < _MIN_ARRIVAL:
-        return Finding(key, 'fail', text, 'give the driver the profile named at image transport')
+        remedy = (
+            'give the driver the profile named at image transport; where it has that, this '
+            'machine is too busy, or the network too slow for raw images'
+        )
+        return Finding(key, 'fail', text, remedy)
     if not math.isfinite(fact.newest_age_ms) or fact.newest_age_ms > _MAX_AGE_MS:
         remedy = 'synchronise the clocks (chrony), and let the driver stamp each message'
         return Finding(key, 'fail', text, remedy)

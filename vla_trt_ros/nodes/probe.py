@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 import rclpy
+from rclpy.duration import Infinite
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
@@ -168,7 +169,15 @@ def _listeners(node: Node, topic: str, qos: QoSProfile) -> LinkFacts:
     """Subscriptions, and which of them do not hear a publisher of ``qos``."""
     name = node.resolve_topic_name(topic)
     found = node.get_subscriptions_info_by_topic(name)
-    return _link(name, [(s, qos_check_compatible(qos, s.qos_profile)) for s in found])
+    # Spelt out as discovery tells it: an unset deadline looks laxer than an infinite one.
+    ours = QoSProfile(
+        depth=qos.depth,
+        reliability=qos.reliability,
+        durability=qos.durability,
+        deadline=Infinite,
+        liveliness_lease_duration=Infinite,
+    )
+    return _link(name, [(s, qos_check_compatible(ours, s.qos_profile)) for s in found])
 
 
 def _link(topic: str, checked: list) -> LinkFacts:
