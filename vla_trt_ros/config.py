@@ -34,6 +34,18 @@ _GPU_PRECISIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+def targets() -> tuple[str, ...]:
+    """Processors that a platform file may name."""
+    return tuple(_GPU_PRECISIONS)
+
+
+def precisions_of(target: str) -> tuple[str, ...]:
+    """What ``target`` ('cpu', 'sm_87', ...) can compute; ConfigError for an unknown target."""
+    if target not in _GPU_PRECISIONS:
+        raise ConfigError(f'target {target!r} is none of {", ".join(_GPU_PRECISIONS)}.')
+    return _GPU_PRECISIONS[target]
+
+
 @dataclass(frozen=True, slots=True)
 class StageChoice:
     """Which backend runs a stage, and at which precision."""
@@ -57,8 +69,7 @@ class PlatformConfig:
     """Threads of a CPU engine; 0 = all cores but one, which the camera path needs."""
 
     def __post_init__(self) -> None:
-        if self.target not in _GPU_PRECISIONS:
-            raise ConfigError(f'target {self.target!r} is none of {", ".join(_GPU_PRECISIONS)}.')
+        precisions_of(self.target)
         if self.threads < 0:
             raise ConfigError(f'threads {self.threads} is negative; use 0 for automatic.')
         for stage in STAGES:
