@@ -41,6 +41,23 @@ class EngineEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One portable ONNX graph: what `vla-trt build` makes engines of and parity judges."""
+
+    stage: Literal['vision', 'prefix', 'denoise']
+    precision: Precision
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    prompt_bucket: int | None = None
+    """As in `EngineEntry`."""
+    num_steps: int | None = None
+    """As in `EngineEntry`."""
+    weights: tuple[str, ...] = ()
+    """Files beside ``file`` that hold its external data; several graphs may share one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ActionColumn:
     """One column of the actions."""
 
@@ -90,22 +107,47 @@ class Manifest:
     model_card: str
     engines: tuple[EngineEntry, ...]
     files: dict[str, FileEntry]
+    sources: tuple[SourceEntry, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
     """Free text for people: licence, seed, training data."""
 
     def __post_init__(self) -> None:
-        used = {self.norm_stats, self.tokenizer, self.model_card, *(e.file for e in self.engines)}
+        used = {self.norm_stats, self.tokenizer, self.model_card}
+        used |= {e.file for e in self.engines} | {s.file for s in self.sources}
+        used |= {name for s in self.sources for name in s.weights}
         for name in sorted(used - set(self.files)):
             raise ConfigError(f'{name!r} is used but not listed in files; export again.')
         for name in sorted(self.files):
             if not _is_safe(name):
                 raise ConfigError(f'file {name!r} lies outside the bundle; do not use it.')
-        keys = [
-            (e.stage, e.backend, e.precision, e.prompt_bucket, e.num_steps) for e in self.engines
-        ]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f'engine {key} is listed twice; export again.')
+        _once('engine', [engine_key(e) for e in self.engines])
+        _once('source', [source_key(s) for s in self.sources])
+
+
+Key = tuple[str | int | None, ...]
+
+
+def engine_key(entry: EngineEntry) -> Key:
+    """What no two engines of a bundle have in common."""
+    return (
+        entry.stage,
+        entry.backend,
+        entry.precision,
+        entry.prompt_bucket,
+        entry.num_steps,
+        entry.target,
+    )
+
+
+def source_key(entry: SourceEntry) -> Key:
+    """What no two sources of a bundle have in common."""
+    return (entry.stage, entry.precision, entry.prompt_bucket, entry.num_steps)
+
+
+def _once(kind: str, keys: list[Key]) -> None:
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f'{kind} {key} is listed twice; export again.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +194,18 @@ class Bundle:
                 f'bundle {self.name!r} holds no {stage} engine for {backend} {precision}, only '
                 f'{", ".join(held) or "nothing"}; choose a platform that fits, or build it: '
                 f'vla-trt build --bundle {self.path} --platform NAME.'
+            )
+        return found
+
+    def sources(self, stage: str, precision: str) -> tuple[SourceEntry, ...]:
+        """ONNX graphs of one stage; BundleError says what there is when there is none."""
+        of_stage = [s for s in self.manifest.sources if s.stage == stage]
+        found = tuple(s for s in of_stage if s.precision == precision)
+        if not found:
+            held = ', '.join(sorted({s.precision for s in of_stage})) or 'nothing'
+            raise BundleError(
+                f'bundle {self.name!r} holds no {precision} ONNX of {stage}, only {held}; export '
+                f'it again with --precision {precision}.'
             )
         return found
 

@@ -2,10 +2,11 @@ import os
 
 import pytest
 
-from vla_trt_ros.bundle import ActionColumn, Layout, open_bundle
+from vla_trt_ros.bundle import ActionColumn, EngineEntry, Layout, SourceEntry, open_bundle
 from vla_trt_ros.config import load_robot
+from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BundleError
-from vla_trt_ros.export.bundle_writer import BundleWriter
+from vla_trt_ros.export.bundle_writer import BundleWriter, extend_bundle
 from vla_trt_ros.export.robots import default_layout, plausible_stats
 from vla_trt_ros.policies.pi05.spec import NANO
 
@@ -115,3 +116,82 @@ def test_statistics_lie_inside_the_limits():
     assert stats['actions'].q99.tolist() == [0.0625, 0.0625, 0.0625, 1.0]
     assert stats['actions'].q01.tolist() == [-0.0625, -0.0625, -0.0625, 0.0]
     assert (stats['state'].std > 0).all()
+
+
+def onnx_source(file='vision.onnx', precision='fp32', weights=('vision.weights',)):
+    tensors = (TensorSpec('a', (1,), 'float32'),)
+    return SourceEntry('vision', precision, file, tensors, tensors, weights=weights)
+
+
+def with_files(out, *names):
+    for name in names:
+        (out / name).write_text(f'contents of {name}')
+
+
+def test_sources_are_entered_into_a_bundle(tmp_path):
+    out = tmp_path / 'b'
+    with BundleWriter(out) as writer:
+        commit(writer)
+    before = open_bundle(out)
+    assert before.manifest.sources == ()
+    with_files(out, 'vision.onnx', 'vision.weights')
+    extend_bundle(out, sources=[onnx_source()])
+    bundle = open_bundle(out)
+    assert bundle.sources('vision', 'fp32') == (onnx_source(),)
+    assert bundle.manifest.files['vision.weights'].bytes == len('contents of vision.weights')
+    assert bundle.sha256 != before.sha256
+    with pytest.raises(BundleError, match='no fp8 ONNX of vision, only fp32; export it again'):
+        bundle.sources('vision', 'fp8')
+
+
+def test_an_entry_replaces_the_one_before(tmp_path):
+    out = tmp_path / 'b'
+    with BundleWriter(out) as writer:
+        commit(writer)
+    with_files(out, 'vision.onnx', 'vision.weights', 'better.onnx')
+    extend_bundle(out, sources=[onnx_source()])
+    extend_bundle(out, sources=[onnx_source('better.onnx', weights=())])
+    assert [s.file for s in open_bundle(out).manifest.sources] == ['better.onnx']
+
+
+def test_an_entry_without_its_file_is_refused(tmp_path):
+    out = tmp_path / 'b'
+    with BundleWriter(out) as writer:
+        commit(writer)
+    with_files(out, 'vision.onnx')
+    with pytest.raises(BundleError, match='vision.weights is not there; write it before'):
+        extend_bundle(out, sources=[onnx_source()])
+    assert card(out) == 'a card'
+    assert open_bundle(out).manifest.sources == ()
+
+
+def test_a_full_disk_while_entering_leaves_the_manifest(tmp_path, monkeypatch):
+    out = tmp_path / 'b'
+    with BundleWriter(out) as writer:
+        commit(writer)
+    with_files(out, 'vision.onnx', 'vision.weights')
+
+    def full(a, b):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(OSError, match='No space left'):
+        extend_bundle(out, sources=[onnx_source()])
+    assert open_bundle(out).manifest.sources == ()
+    assert not [p for p in os.listdir(out) if p.startswith('.')]
+
+
+def test_engines_of_two_gpus_fit_in_one_bundle(tmp_path):
+    out = tmp_path / 'b'
+    with BundleWriter(out) as writer:
+        commit(writer)
+    with_files(out, 'a.plan', 'b.plan')
+    tensors = (TensorSpec('a', (1,), 'float32'),)
+    extend_bundle(
+        out,
+        engines=[
+            EngineEntry('vision', 'tensorrt', 'fp8', file, tensors, tensors, target=target)
+            for file, target in (('a.plan', 'sm_89'), ('b.plan', 'sm_120'))
+        ],
+    )
+    assert [e.target for e in open_bundle(out).manifest.engines] == ['sm_89', 'sm_120']

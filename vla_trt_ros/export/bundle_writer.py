@@ -10,11 +10,23 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vla_trt_ros.bundle import FORMAT_VERSION, MANIFEST, EngineEntry, FileEntry, Layout, sha256_of
+from vla_trt_ros.bundle import (
+    FORMAT_VERSION,
+    MANIFEST,
+    EngineEntry,
+    FileEntry,
+    Layout,
+    SourceEntry,
+    engine_key,
+    open_bundle,
+    sha256_of,
+    source_key,
+)
 from vla_trt_ros.errors import BundleError
 
 
@@ -57,15 +69,14 @@ class BundleWriter:
         engines: list[EngineEntry],
         created_by: str,
         notes: dict[str, str],
+        sources: Sequence[SourceEntry] = (),
     ) -> None:
         """Hash every file, write the manifest and take the place of the bundle before.
 
         ``config`` is the family's dataclass; the file names are relative to ``folder``.
         """
         files = {
-            path.relative_to(self.folder).as_posix(): FileEntry(
-                sha256_of(path), path.stat().st_size
-            )
+            path.relative_to(self.folder).as_posix(): _measured(path)
             for path in sorted(self.folder.rglob('*'))
             if path.is_file()
         }
@@ -82,6 +93,7 @@ class BundleWriter:
             'model_card': model_card,
             'config': _plain(config),
             'engines': [_plain(e) for e in engines],
+            'sources': [_plain(s) for s in sources],
             'files': {path: _plain(entry) for path, entry in files.items()},
         }
         text = _to_json(manifest) + '\n'
@@ -102,6 +114,43 @@ class BundleWriter:
             raise
         finally:
             shutil.rmtree(before, ignore_errors=True)
+
+
+def extend_bundle(
+    path: Path,
+    *,
+    engines: Sequence[EngineEntry] = (),
+    sources: Sequence[SourceEntry] = (),
+) -> None:
+    """Enter engines or sources whose files already lie in the bundle ``path``.
+
+    An entry takes the place of the one with the same `engine_key` or `source_key`. The manifest is
+    written aside and renamed, so a crash leaves either the old one or the new one. Write the
+    entries' files under new names first: until the manifest names them, nobody reads them.
+    BundleError if a file is not there.
+    """
+    where = path / MANIFEST
+    data = json.loads(where.read_bytes())
+    old = open_bundle(path).manifest
+    merged_engines = {engine_key(e): e for e in (*old.engines, *engines)}
+    merged_sources = {source_key(s): s for s in (*old.sources, *sources)}
+    data['engines'] = [_plain(e) for e in merged_engines.values()]
+    data['sources'] = [_plain(s) for s in merged_sources.values()]
+    names = {e.file for e in engines} | {name for s in sources for name in (s.file, *s.weights)}
+    for name in sorted(names):
+        if not (path / name).is_file():
+            raise BundleError(f'{path / name} is not there; write it before it is entered.')
+        data['files'][name] = _plain(_measured(path / name))
+    aside = path / f'.{MANIFEST}.new'
+    try:
+        aside.write_text(_to_json(data) + '\n', encoding='utf-8')
+        os.replace(aside, where)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _measured(path: Path) -> FileEntry:
+    return FileEntry(sha256_of(path), path.stat().st_size)
 
 
 def _plain(value: object) -> Any:
