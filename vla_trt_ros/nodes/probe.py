@@ -23,7 +23,7 @@ _NAMES = {
     CompressedImage: 'sensor_msgs/msg/CompressedImage',
     JointState: 'sensor_msgs/msg/JointState',
 }
-_DISCOVERY = 3.0  # seconds until every publisher on a network ought to be known
+_DISCOVERY = 5.0  # seconds at most; 0.1 to 2 are usual
 
 
 @dataclass(slots=True)
