@@ -84,8 +84,8 @@ def gone(pids):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_chunks_come_and_a_signal_ends_all(number):
-    words = ['num_steps:=3', 'namespace:=left', 'cameras:=base=/base/image_raw,wrist=/wrist/x']
+def test_nodes_start_in_their_namespace_and_a_signal_ends_all(number):
+    words = ['num_steps:=3', 'namespace:=left', 'cameras:=base=/base/image_raw']
     with running('pattern_node'), Client() as client, Up(*words) as up:
         up.wait_for('loaded and warm')
         nodes = client.node.get_node_names_and_namespaces
