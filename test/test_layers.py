@@ -30,6 +30,7 @@ FLOORS = {
     'perception': 6,
     'actions': 6,
     'pipeline': 7,
+    'planning': 7,
     'loading': 8,
     'sim': 8,
     'viz': 8,
