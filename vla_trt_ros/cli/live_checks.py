@@ -101,9 +101,10 @@ def _image(key: str, fact: TopicFacts) -> Iterator[Finding]:
 
 
 def _joint_names(robot: RobotConfig, fact: TopicFacts) -> Finding:
-    missing = [n for n in robot.joint_names if n not in fact.names]
+    fullest = max(fact.names, key=lambda names: len(set(names) & set(robot.joint_names)))
+    missing = [n for n in robot.joint_names if n not in fullest]
     if missing:
-        text = f'{", ".join(missing)} not in every message; there: {", ".join(fact.names)}'
+        text = f'no message names all joints: {", ".join(fullest)} without {", ".join(missing)}'
         remedy = (
             f'correct the names in robot file {robot.name}; parts that publish apart are joined '
             'by joint_state_publisher with source_list'

@@ -46,8 +46,8 @@ class TopicFacts:
     newest_age_ms: float = 0.0
     encoding: str = ''
     size: str = ''
-    names: tuple[str, ...] = ()
-    """Joints that every message named."""
+    names: set[tuple[str, ...]] = field(default_factory=set)
+    """The lists of joints that messages named."""
     _sequence: int = field(default=0, repr=False)
 
     @property
@@ -144,10 +144,8 @@ def _count(fact: TopicFacts, msg, info: dict, now_ns: int) -> None:
         fact.encoding, fact.size = msg.encoding, f'{msg.width}x{msg.height}'
     elif isinstance(msg, CompressedImage):
         fact.encoding = msg.format
-    elif fact.received == 1:
-        fact.names = tuple(msg.name)
     else:
-        fact.names = tuple(name for name in fact.names if name in msg.name)
+        fact.names.add(tuple(msg.name))
 
 
 def _look_at_publishers(node: Node, fact: TopicFacts) -> None:
