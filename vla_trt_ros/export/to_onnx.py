@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BundleError
+from vla_trt_ros.export.weightless import Traced, fill, inputs_to_pending
 from vla_trt_ros.policies.pi05.spec import StageSpec
 
 OPSET = 20
@@ -24,9 +27,19 @@ RMSNormalization, and every reader refuses the file.
 
 
 def export_stage(stage: nn.Module, spec: StageSpec) -> onnx.ModelProto:
-    """``stage`` traced at the static shapes of ``spec``.
+    """``stage`` traced at the static shapes of ``spec``, its weights inside the graph.
 
     BundleError if the exporter chose another opset or other tensors than asked.
+    """
+    parameters = dict(stage.named_parameters())
+    traced = trace_stage(copy.deepcopy(stage).to('meta'), spec, prefix='')
+    return fill(traced, lambda name: parameters[name].detach())
+
+
+def trace_stage(stage: nn.Module, spec: StageSpec, prefix: str = 'model.') -> Traced:
+    """``stage``, whose weights are on torch's meta device, at the static shapes of ``spec``.
+
+    ``prefix`` is cut off the parameters' names. BundleError as in `export_stage`.
     """
     example = tuple(_example(tensor) for tensor in spec.inputs)
     with _quiet(), torch.no_grad():
@@ -37,16 +50,35 @@ def export_stage(stage: nn.Module, spec: StageSpec) -> onnx.ModelProto:
             opset_version=OPSET,
             input_names=[t.name for t in spec.inputs],
             output_names=[t.name for t in spec.outputs],
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        names = _weights_to_inputs(program.model.graph)
+        program.optimize()
     model = program.model_proto
     _strip(model)
     opsets = {o.domain: o.version for o in model.opset_import}
     if opsets.get('') != OPSET:
         raise BundleError(f'the exporter wrote opset {opsets.get("")}, asked for {OPSET}.')
+    traced = inputs_to_pending(model, {name: name.removeprefix(prefix) for name in names})
     check_boundary(model, spec)
-    return model
+    return traced
+
+
+def _weights_to_inputs(graph: Any) -> list[str]:
+    """Make graph inputs of the weights, so that the optimiser does not ask for their values."""
+    names = [name for name, value in graph.initializers.items() if _is_meta(value.const_value)]
+    for name in names:
+        value = graph.initializers.pop(name)
+        value.const_value = None
+        graph.inputs.append(value)
+    return names
+
+
+def _is_meta(value: Any) -> bool:
+    raw = getattr(value, 'raw', None)
+    return isinstance(raw, torch.Tensor) and raw.is_meta
 
 
 def check_boundary(model: onnx.ModelProto, spec: StageSpec) -> None:
@@ -82,7 +114,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 def _example(spec: TensorSpec) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, spec.dtype)
-    return torch.ones(spec.shape, dtype=dtype)
+    return torch.ones(spec.shape, dtype=dtype, device='meta')
 
 
 def _strip(model: onnx.ModelProto) -> None:

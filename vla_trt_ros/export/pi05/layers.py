@@ -14,9 +14,9 @@ LAYER_NORM_EPS = 1e-6
 
 
 def rms_normalize(x: Tensor) -> Tensor:
-    """``x`` over its root mean square along the last axis, in float32, back in x's dtype."""
+    """``x`` over its root mean square along the last axis, in float32."""
     wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)).to(x.dtype)
+    return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_EPS)
 
 
 class RMSNorm(nn.Module):
@@ -27,8 +27,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., width] -> the same shape."""
-        return rms_normalize(x) * (1.0 + self.weight)
+        """[..., width] -> the same shape and dtype; float32 inside."""
+        return (rms_normalize(x) * (1.0 + self.weight)).to(x.dtype)
 
 
 class AdaRMSNorm(nn.Module):
@@ -47,9 +47,12 @@ class AdaRMSNorm(nn.Module):
 
     @staticmethod
     def apply_to(x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
-        """Modulated ``x`` and the gate. ``modulation`` broadcasts against x's leading axes."""
+        """Modulated ``x`` and the gate, both in x's dtype.
+
+        ``modulation`` is float32 and broadcasts against x's leading axes.
+        """
         scale, shift, gate = modulation.chunk(3, dim=-1)
-        return rms_normalize(x) * (1.0 + scale) + shift, gate
+        return (rms_normalize(x) * (1.0 + scale) + shift).to(x.dtype), gate.to(x.dtype)
 
 
 class GatedMLP(nn.Module):

@@ -26,7 +26,11 @@ from vla_trt_ros.policies.pi05.spec import Pi05Config, euler_times
 
 
 class Pi05(nn.Module):
-    """The whole network; shapes are spec.py's."""
+    """The whole network; shapes are spec.py's.
+
+    Weights may be of any dtype that `parameters.parameter_dtype` gives them: the residual streams
+    then have that dtype, while norms, rotary embedding, latent and modulation stay float32.
+    """
 
     def __init__(self, config: Pi05Config) -> None:
         super().__init__()
@@ -64,9 +68,9 @@ class Pi05(nn.Module):
         self, x: Tensor, modulation: Tensor, keys: Tensor, values: Tensor, prefix_mask: Tensor
     ) -> Tensor:
         """Velocity [1, H, A] of the latent ``x`` at the time of ``modulation`` [2 L + 1, 3 W]."""
-        hidden = self.action_in_proj(x)
+        hidden = self.action_in_proj(x).to(keys.dtype)
         hidden = self.expert(hidden, modulation, keys, values, prefix_mask)
-        velocity: Tensor = self.action_out_proj(hidden)
+        velocity: Tensor = self.action_out_proj(hidden.float())
         return velocity
 
     def sample_actions(

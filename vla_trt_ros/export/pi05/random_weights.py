@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vla_trt_ros.export.pi05.layers import RMSNorm
 from vla_trt_ros.export.pi05.model import Pi05
+from vla_trt_ros.export.pi05.parameters import skeleton
 from vla_trt_ros.policies.pi05.spec import Pi05Config
 
 _MODULATION = 0.3
@@ -26,12 +27,17 @@ actions to the noise, as a trained network's does.
 """
 
 
-def random_model(config: Pi05Config, seed: int) -> Pi05:
-    """A float32 model in eval mode; the same seed gives the same weights."""
-    model = Pi05(config).eval()
+def random_model(config: Pi05Config, seed: int, compute: torch.dtype = torch.float32) -> Pi05:
+    """A model in eval mode that computes in ``compute``.
+
+    The same seed and dtype give the same weights.
+    """
+    model = skeleton(config, compute)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, module in model.named_modules():
+            for leaf, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, leaf, nn.Parameter(torch.empty_like(parameter, device='cpu')))
             _initialize(module, generator)
             if name.endswith(('q_proj', 'k_proj')):
                 module.weight.mul_(_SHARPNESS**0.5)

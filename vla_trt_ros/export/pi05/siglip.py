@@ -37,6 +37,7 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.tokens_per_view, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         out: Tensor = patches + self.position_embedding.weight
         return out
