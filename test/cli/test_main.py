@@ -40,7 +40,8 @@ def test_unknown_verb_is_refused_by_name(capsys):
         (['bench', '--bundle', 'nope'], 'bundles/nope does not exist; known: nano'),
         (['bench', '--platform', 'xavier'], 'config/platforms/xavier.yaml does not exist'),
         (['bench', '--camera', '640'], "--camera '640': write WIDTHxHEIGHT"),
-        (['bench', '--steps', '1;3'], "--steps '1;3': write numbers with commas"),
+        (['bench', '--steps', '1;3'], "--steps '1;3': write numbers such as 1,3,10"),
+        (['demo', '--steps', '10,x'], "--steps '10,x': write numbers such as 1,3,10"),
         (['demo', 'task:=fly'], "task 'fly' is none of"),
     ],
 )

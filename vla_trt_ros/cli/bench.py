@@ -14,6 +14,7 @@ import numpy as np
 
 from vla_trt_ros.bundle import open_bundle
 from vla_trt_ros.cli.progress import bar
+from vla_trt_ros.cli.words import step_counts
 from vla_trt_ros.config import find_file, load_platform, load_policy
 from vla_trt_ros.datatypes import CameraFrame, Observation, StageTimes
 from vla_trt_ros.errors import ConfigError
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    steps = _numbers(args.steps)
+    steps = step_counts(args.steps)
     if args.n < 1:
         raise ConfigError(f'-n {args.n}: one timed run at least.')
     platform = load_platform(args.platform)
@@ -189,15 +190,6 @@ def table(records: list[Record]) -> str:
 
 def _median(stages: list[StageTimes], name: str) -> float:
     return round(float(np.median([getattr(s, name) for s in stages])), 3)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(',')]
-    except ValueError:
-        raise ConfigError(
-            f'--steps {text!r}: write numbers with commas, such as 1,3,10.'
-        ) from None
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from vla_trt_ros.bringup import describe, parse
 from vla_trt_ros.cli.processes import Children
+from vla_trt_ros.cli.words import step_counts
 from vla_trt_ros.config import load_robot
 from vla_trt_ros.datatypes import Reason, State
 from vla_trt_ros.errors import ConfigError, VlaError
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     given = {'sim': 'true', **parse(args.arguments)}
     system = describe(given)
-    steps = [int(word) for word in filter(None, args.steps.split(','))]
+    steps = step_counts(args.steps)
     robot = load_robot(given.get('robot', 'metaworld'))
     topics = {view: camera.topic for view, camera in robot.cameras.items()}
     out = Path(args.out)
