@@ -161,7 +161,10 @@ def test_any_size_is_planned():
         ({'tokens': 201}, '201 prompt tokens: pi05 takes 1 to 200'),
         ({'tokens': 0}, '0 prompt tokens: pi05 takes 1 to 200'),
         ({'steps': 0}, '0 steps: one at least'),
-        ({'device': 'h200', 'precision': 'int8'}, 'device h200: no int8 peak is known, only fp32'),
+        (
+            {'device': 'h200', 'precision': 'int8'},
+            'device h200: its int8 peak is not known; choose of fp32, fp16, bf16, int4, fp8, or',
+        ),
         ({'device': 'orin', 'precision': 'fp8'}, 'vision: fp8 does not run on sm_87; choose of'),
         ({'device': 'rtx4090', 'precision': 'nvfp4'}, 'vision: nvfp4 does not run on sm_89'),
         ({'views': 0}, r'views \[\] must be one or more'),

@@ -48,9 +48,10 @@ class Device:
         """Operations per second of matrix products whose weights are in ``precision``."""
         computed_in = _COMPUTED_IN[precision]
         if computed_in not in self.tflops:
+            able = [p for p, name in _COMPUTED_IN.items() if name in self.tflops]
             raise ConfigError(
-                f'device {self.name}: no {computed_in} peak is known, only '
-                f'{", ".join(self.tflops)}; choose one of these, or give the peak: --device FILE.'
+                f'device {self.name}: its {computed_in} peak is not known; choose of '
+                f'{", ".join(able)}, or give the peak: --device FILE.'
             )
         return self.tflops[computed_in] * 1e12
 
