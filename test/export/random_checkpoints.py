@@ -1,0 +1,127 @@
+"""Random checkpoints in the layouts of both reference implementations."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from vla_trt_ros.export.pi05.layouts import (
+    EMBEDDING,
+    LEROBOT_PREFIX,
+    TIED_HEAD,
+    published_name,
+    unread_shapes,
+)
+from vla_trt_ros.export.pi05.model import Pi05
+from vla_trt_ros.policies.pi05.spec import (
+    ExpertConfig,
+    Pi05Config,
+    PrefixConfig,
+    VisionConfig,
+)
+
+TINY = Pi05Config(
+    image_size=28,
+    patch=14,
+    views=('base', 'wrist'),
+    vision=VisionConfig(width=12, depth=2, heads=2, mlp=20),
+    prefix=PrefixConfig(width=16, depth=3, heads=4, kv_heads=1, head_dim=6, mlp=24),
+    expert=ExpertConfig(width=8, mlp=10),
+    vocab_size=800,
+    prompt_buckets=(6, 9),
+    horizon=5,
+    action_dim=8,
+    num_steps=(1, 2),
+)
+
+
+def tensors(model: Pi05, layout: str) -> dict[str, torch.Tensor]:
+    """All tensors that the reference implementation of ``layout`` keeps: also those that no
+    action depends on. openpi's writer keeps the head of the tied pair, LeRobot's both.
+    """
+    prefix = LEROBOT_PREFIX if layout == 'lerobot' else ''
+    found = {published_name(name, layout): p.detach() for name, p in model.named_parameters()}
+    embedding = published_name(EMBEDDING, layout)
+    found[prefix + TIED_HEAD] = found[embedding].clone()
+    if layout == 'openpi':
+        del found[embedding]
+    for name, shape in unread_shapes(model.config).items():
+        if 'gemma_expert.model.embed_tokens' not in name:
+            found[prefix + name] = torch.full(shape, 0.5, dtype=found[prefix + TIED_HEAD].dtype)
+    return found
+
+
+def write_weights(folder: Path, model: Pi05, layout: str) -> Path:
+    """model.safetensors in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = {k: v.contiguous() for k, v in tensors(model, layout).items()}
+    save_file(held, folder / 'model.safetensors')
+    return folder
+
+
+def numbers(count: int, start: float = 0.0) -> dict[str, list[float]]:
+    """Statistics of ``count`` columns that differ from each other."""
+    rows = [start + 0.25 * i for i in range(count)]
+    return {
+        'mean': rows,
+        'std': [0.5 + 0.1 * i for i in range(count)],
+        'q01': [r - 1.0 for r in rows],
+        'q99': [r + 1.5 for r in rows],
+    }
+
+
+def write_openpi(folder: Path, model: Pi05, *, joints: int = 4, asset: str = 'mine') -> Path:
+    """What openpi's conversion script leaves: weights, config.json, assets."""
+    write_weights(folder, model, 'openpi')
+    config = {
+        'action_dim': model.config.action_dim,
+        'action_horizon': model.config.horizon,
+        'paligemma_variant': 'gemma_2b',
+        'action_expert_variant': 'gemma_300m',
+        'precision': 'float32',
+    }
+    (folder / 'config.json').write_text(json.dumps(config))
+    stats = {'norm_stats': {'state': numbers(joints), 'actions': numbers(joints, 1.0)}}
+    assets = folder / 'assets' / asset
+    assets.mkdir(parents=True)
+    (assets / 'norm_stats.json').write_text(json.dumps(stats))
+    return folder
+
+
+def write_lerobot(
+    folder: Path, model: Pi05, *, joints: int = 4, mode: str = 'QUANTILES', views: int = 2
+) -> Path:
+    """What LeRobot's training leaves in ``pretrained_model``."""
+    write_weights(folder, model, 'lerobot')
+    cameras = {
+        f'observation.images.camera{i}': {'type': 'VISUAL', 'shape': [3, 224, 224]}
+        for i in range(views)
+    }
+    config = {
+        'type': 'pi05',
+        'chunk_size': model.config.horizon,
+        'max_action_dim': model.config.action_dim,
+        'max_state_dim': model.config.action_dim,
+        'tokenizer_max_length': 200,
+        'input_features': {
+            **cameras,
+            'observation.state': {'type': 'STATE', 'shape': [joints]},
+        },
+        'output_features': {'action': {'type': 'ACTION', 'shape': [joints]}},
+        'normalization_mapping': {'VISUAL': 'IDENTITY', 'STATE': mode, 'ACTION': mode},
+    }
+    (folder / 'config.json').write_text(json.dumps(config))
+    stats = {'observation.state': numbers(joints), 'action': numbers(joints, 1.0)}
+    flat = {
+        f'{key}.{name}': torch.tensor(values, dtype=torch.float32)
+        for key, columns in stats.items()
+        for name, values in columns.items()
+    }
+    save_file(flat, folder / 'policy_preprocessor_step_2_normalizer_processor.safetensors')
+    return folder
+
+
+def with_views(config: Pi05Config, *views: str) -> Pi05Config:
+    return replace(config, views=views)
