@@ -6,7 +6,7 @@ next one reads is the same memory, so nothing is copied between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -80,8 +80,12 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-def bind(specs: Iterable[TensorSpec], buffers: Buffers) -> dict[str, Array]:
-    """The arrays of ``specs``, from ``buffers`` or allocated into it.
+def bind(
+    specs: Iterable[TensorSpec],
+    buffers: Buffers,
+    make: Callable[[TensorSpec], Array] | None = None,
+) -> dict[str, Array]:
+    """The arrays of ``specs``, from ``buffers`` or allocated into it by ``make`` (`allocate`).
 
     BackendError if an array that is there has another shape or dtype, or is not contiguous.
     """
@@ -89,7 +93,7 @@ def bind(specs: Iterable[TensorSpec], buffers: Buffers) -> dict[str, Array]:
     for spec in specs:
         array = buffers.get(spec.name)
         if array is None:
-            array = buffers[spec.name] = allocate(spec)
+            array = buffers[spec.name] = (make or allocate)(spec)
         if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
             raise BackendError(
                 f'buffer {spec.name!r} is {array.dtype} {list(array.shape)}, the engine wants '

@@ -1,0 +1,207 @@
+"""CUDA's runtime through cuda-python, as far as the backends use it.
+
+Every call is checked: BackendError has CUDA's own name and text of the error. Addresses and
+handles are integers, so that a library which wants them needs no type of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import weakref
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_trt_ros.errors import BackendError
+
+
+@cache
+def runtime() -> Any:
+    """``cuda.bindings.runtime``. BackendError where cuda-python is not installed."""
+    try:
+        from cuda.bindings import runtime as cudart
+    except ImportError as error:
+        raise BackendError(
+            f"the GPU needs cuda-python ({error}): pip install 'vla_trt_ros[tensorrt]'."
+        ) from error
+    return cudart
+
+
+def check(result: tuple[Any, ...], doing: str) -> Any:
+    """The values of a CUDA call's ``result``, without its status: one alone, or a tuple.
+
+    ``doing`` says in the BackendError what was tried.
+    """
+    status, *values = result
+    if int(status) != 0:
+        text = ''
+        with contextlib.suppress(Exception):
+            text = runtime().cudaGetErrorString(status)[1].decode()
+        name = getattr(status, 'name', str(int(status)))
+        raise BackendError(f'{doing}: CUDA says {name}, {text or "no more"}.{_remedy(name)}')
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _remedy(name: str) -> str:
+    if name == 'cudaErrorMemoryAllocation':
+        return ' The GPU is full: close what else runs on it, or choose a smaller precision.'
+    if name in ('cudaErrorInsufficientDriver', 'cudaErrorNoDevice'):
+        return ' There is no NVIDIA GPU or driver here: choose platform cpu.'
+    return ''
+
+
+def device_target(index: int = 0) -> str:
+    """Compute capability of a GPU, as 'sm_120'. BackendError where there is none."""
+    cudart = runtime()
+    attribute = cudart.cudaDeviceAttr
+    major, minor = (
+        check(cudart.cudaDeviceGetAttribute(which, index), 'asking the GPU what it is')
+        for which in (
+            attribute.cudaDevAttrComputeCapabilityMajor,
+            attribute.cudaDevAttrComputeCapabilityMinor,
+        )
+    )
+    return f'sm_{major}{minor}'
+
+
+class Stream:
+    """A stream that does not wait for the default one. ``handle`` is its cudaStream_t."""
+
+    def __init__(self) -> None:
+        cudart = runtime()
+        made = check(
+            cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking), 'making a stream'
+        )
+        self.handle = int(made)
+        self._finalizer = weakref.finalize(self, cudart.cudaStreamDestroy, self.handle)
+
+    def wait(self) -> None:
+        """Until all that was queued is done. BackendError if any of it failed."""
+        check(runtime().cudaStreamSynchronize(self.handle), 'running on the GPU')
+
+    def close(self) -> None:
+        """Destroy it; a second call does nothing."""
+        self._finalizer()
+
+
+class Event:
+    """A point in a stream, for times."""
+
+    def __init__(self) -> None:
+        cudart = runtime()
+        self._event = check(cudart.cudaEventCreate(), 'making an event')
+        self._finalizer = weakref.finalize(self, cudart.cudaEventDestroy, self._event)
+
+    def record(self, stream: int) -> None:
+        """Happen on ``stream`` after what is queued there."""
+        check(runtime().cudaEventRecord(self._event, stream), 'recording an event')
+
+    def since(self, before: Event) -> float:
+        """Milliseconds from ``before`` to this one; waits for this one."""
+        cudart = runtime()
+        check(cudart.cudaEventSynchronize(self._event), 'waiting for an event')
+        elapsed = check(cudart.cudaEventElapsedTime(before._event, self._event), 'reading events')
+        return float(elapsed)
+
+
+class DeviceBuffer:
+    """``nbytes`` bytes on the GPU at ``address``, zeroed; freed with the object."""
+
+    def __init__(self, nbytes: int) -> None:
+        cudart = runtime()
+        made = check(cudart.cudaMalloc(max(nbytes, 1)), f'allocating {nbytes} bytes on the GPU')
+        self.address, self.nbytes = int(made), nbytes
+        self._finalizer = weakref.finalize(self, cudart.cudaFree, self.address)
+        check(cudart.cudaMemset(self.address, 0, max(nbytes, 1)), 'clearing GPU memory')
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        self._finalizer()
+
+
+def pinned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """A zeroed page-locked array: copies to and from the GPU do not wait for the processor."""
+    cudart = runtime()
+    kind = np.dtype(dtype)
+    nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    address = int(
+        check(
+            cudart.cudaHostAlloc(max(nbytes, 1), cudart.cudaHostAllocDefault),
+            f'allocating {nbytes} bytes of page-locked memory',
+        )
+    )
+    raw = (ctypes.c_uint8 * nbytes).from_address(address)
+    ctypes.memset(address, 0, nbytes)
+    # NumPy keeps ``raw`` alive as the base of the array and of every view.
+    weakref.finalize(raw, cudart.cudaFreeHost, address)
+    array: NDArray[Any] = np.frombuffer(raw, np.uint8).view(kind).reshape(shape)
+    return array
+
+
+def is_pinned(array: NDArray[Any]) -> bool:
+    """Whether the memory of ``array`` is page-locked."""
+    cudart = runtime()
+    found = check(cudart.cudaPointerGetAttributes(array.ctypes.data), 'asking about a pointer')
+    return bool(found.type == cudart.cudaMemoryType.cudaMemoryTypeHost)
+
+
+def upload(address: int, array: NDArray[Any], stream: int) -> None:
+    """Queue a copy of ``array`` to the GPU."""
+    cudart = runtime()
+    kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+    check(
+        cudart.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, kind, stream),
+        'copying to the GPU',
+    )
+
+
+def download(array: NDArray[Any], address: int, stream: int) -> None:
+    """Queue a copy from the GPU into ``array``."""
+    cudart = runtime()
+    kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    check(
+        cudart.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, stream),
+        'copying from the GPU',
+    )
+
+
+class Graph:
+    """What was queued while it was captured, launched again as one thing."""
+
+    def __init__(self, executable: Any) -> None:
+        self._executable = executable
+        self._finalizer = weakref.finalize(self, runtime().cudaGraphExecDestroy, executable)
+
+    def launch(self, stream: int) -> None:
+        """Queue it on ``stream``."""
+        check(runtime().cudaGraphLaunch(self._executable, stream), 'launching a CUDA graph')
+
+    def close(self) -> None:
+        """Destroy it; a second call does nothing."""
+        self._finalizer()
+
+
+@contextlib.contextmanager
+def capturing(stream: int) -> Iterator[list[Graph]]:
+    """What is queued on ``stream`` inside the block becomes the one Graph of the list.
+
+    Nothing runs meanwhile. The capture is ended also when the block raises.
+    """
+    cudart = runtime()
+    mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+    check(cudart.cudaStreamBeginCapture(stream, mode), 'beginning a capture')
+    graphs: list[Graph] = []
+    try:
+        yield graphs
+    except BaseException:
+        cudart.cudaStreamEndCapture(stream)  # the first error is the one to tell
+        raise
+    captured = check(cudart.cudaStreamEndCapture(stream), 'ending a capture')
+    try:
+        graphs.append(Graph(check(cudart.cudaGraphInstantiate(captured, 0), 'making a graph')))
+    finally:
+        cudart.cudaGraphDestroy(captured)
