@@ -1,5 +1,8 @@
 """The table of devices, and devices of one's own."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from vla_trt_ros.config import available, load_platform
@@ -32,6 +35,16 @@ def test_rows_are_complete():
         rates = [device.tflops[p] for p in ('fp32', 'half')]
         rates += [r for p, r in device.tflops.items() if p not in ('fp32', 'half')]
         assert rates[0] < rates[1] < min(rates[2:])
+
+
+def test_the_h200_row_is_the_best_that_was_measured_rounded_up():
+    file = Path(__file__).parents[2] / 'benchmarks' / 'gpu-peaks-h200.json'
+    measured = json.loads(file.read_text())
+    device = find_device('h200', 'sm_90')
+    for name in ('half', 'fp8'):
+        assert 1 <= device.tflops[name] / measured['tflops'][name]['fastest'] < 1.1
+    copy = measured['bandwidth_gb_s']['copy, read and written']
+    assert device.bandwidth == pytest.approx(copy['fastest'], rel=2e-3)
 
 
 def test_int4_is_computed_in_half():

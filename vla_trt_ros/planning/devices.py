@@ -16,7 +16,7 @@ from vla_trt_ros.strict_yaml import load_yaml
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Rates that nothing on this device exceeds."""
+    """The rates that floors on this device are made of."""
 
     name: str
     description: str
@@ -103,7 +103,7 @@ DEVICES: tuple[Device, ...] = (
         {'fp32': 67.0, 'half': 790.0, 'fp8': 1500.0},
         4300.0,
         141.0,
-        'half, fp8 and bandwidth: sustained by one card at its power limit (data sheet, dense: '
+        'best measured on one card, rounded up: benchmarks/gpu-peaks-h200.json (data sheet, dense: '
         '989, 1979 and 4800); fp32: data sheet',
     ),
     Device(
