@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from vla_trt_ros.backends.base import Array
 from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.config import STAGES, PlatformConfig
 from vla_trt_ros.datatypes import Float32Array, Observation, PolicyResult, StageTimes
@@ -57,10 +58,7 @@ class Pi05Policy:
         check_num_steps(num_steps, self.num_steps_available)
         engines = self._engines
         t0 = perf_counter()
-        prompt = self._tokenize(observation.prompt, observation.state)
-        chain = engines.chains[prompt.bucket]
-        self._write_mask(chain, prompt, self._images.write(observation.frames))
-        self._write_noise(noise)
+        chain, prompt = self._write_inputs(observation, noise)
         t1 = perf_counter()
         engines.vision.enqueue()
         t2 = perf_counter()
@@ -78,6 +76,17 @@ class Pi05Policy:
             postprocess_ms=(t5 - t4) * 1e3,
         )
         return PolicyResult(actions, times, len(prompt.tokens))
+
+    def network_inputs(
+        self, observation: Observation, noise: Float32Array | None = None
+    ) -> dict[str, Array]:
+        """Copies of what `infer` would hand to the engines, which do not run: pixels, tokens,
+        prefix_mask and noise, as in spec.py. Errors as in `infer`.
+        """
+        chain, _ = self._write_inputs(observation, noise)
+        inputs = {**self._engines.vision.inputs, **chain.prefix.inputs}
+        inputs['noise'] = self._engines.noise
+        return {name: inputs[name].copy() for name in ('pixels', 'tokens', 'prefix_mask', 'noise')}
 
     def check_prompt(self, prompt: str) -> int:
         """Tokens of ``prompt`` with a state in the middle of its range. From any thread."""
@@ -139,6 +148,15 @@ class Pi05Policy:
         """Stage to backend and precision."""
         choices = {stage: self._platform.stage(stage) for stage in STAGES}
         return {stage: f'{c.backend} {c.precision}' for stage, c in choices.items()}
+
+    def _write_inputs(
+        self, observation: Observation, noise: Float32Array | None
+    ) -> tuple[Chain, Prompt]:
+        prompt = self._tokenize(observation.prompt, observation.state)
+        chain = self._engines.chains[prompt.bucket]
+        self._write_mask(chain, prompt, self._images.write(observation.frames))
+        self._write_noise(noise)
+        return chain, prompt
 
     def _tokenize(self, prompt: str, state: Float32Array) -> Prompt:
         if state.shape != (self._state_dim,) or not np.isfinite(state).all():
