@@ -87,7 +87,10 @@ def test_the_prompt_runs_in_the_shortest_bucket_that_holds_it():
 
 
 def test_memory_of_the_true_size():
-    memory = plan('thor', 'fp8').memory
+    made = plan('thor', 'fp8')
+    memory = made.memory
+    assert memory.weights == sum(s.engine_bytes for s in made.stages)
+    assert made.stages[1].engine_bytes - memory.embeddings == pytest.approx(1.873e9, rel=1e-3)
     quantised = 414.107e6 + 1872.757e6 + 311.493e6
     assert memory.embeddings == 2 * 257152 * 2048
     assert memory.weights == pytest.approx(quantised + memory.embeddings, rel=2e-3)

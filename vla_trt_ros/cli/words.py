@@ -10,6 +10,4 @@ def step_counts(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(',') if word]
     except ValueError:
-        raise ConfigError(
-            f'--steps {text!r}: write numbers with commas, such as 1,3,10.'
-        ) from None
+        raise ConfigError(f'--steps {text!r}: write numbers such as 1,3,10.') from None
