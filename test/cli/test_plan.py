@@ -22,7 +22,7 @@ def recorded(capsys, *words):
 def test_the_table_of_one_plan(capsys):
     text = said(capsys, '--precision', 'fp8', '--prompt-tokens', '48', '--steps', '10')
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line}
-    assert rows['vision'][:6] == ['vision', 'fp8', '415.7', '1', '440.4', '414.1']
+    assert rows['vision'][:6] == ['vision', 'fp8', '415.5', '1', '440.4', '414.1']
     assert rows['prefix'][4:9] == ['2141.2', '1883.1', '4.14', '6.90', '6.90']
     assert rows['denoise'][3] == '10'
     assert rows['total'][1] == '20.20'

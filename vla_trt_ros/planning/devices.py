@@ -103,8 +103,8 @@ DEVICES: tuple[Device, ...] = (
         {'fp32': 67.0, 'half': 790.0, 'fp8': 1500.0},
         4300.0,
         141.0,
-        'best measured on one card, rounded up: benchmarks/gpu-peaks-h200.json (data sheet, dense: '
-        '989, 1979 and 4800); fp32: data sheet',
+        'best measured on one card, rounded up: benchmarks/gpu-peaks-h200.json (data sheet, '
+        'dense: 989, 1979 and 4800); fp32: data sheet',
     ),
     Device(
         'rtx4090',

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vla_trt_ros.planning.devices import Device
 from vla_trt_ros.planning.roofline import Plan
 
 CLOCK = (
@@ -17,77 +18,60 @@ def table(plan: Plan, source: str = '') -> str:
     """One plan, a line per stage: work, time, and which of the two bounds it. ``source`` says
     where the shares behind its predictions come from.
     """
-    predicts = plan.predicted_ms is not None
-    peaks = ', '.join(f'{name} {value:g}' for name, value in plan.device.tflops.items())
-    lines = [
-        f'{plan.device.description}: {peaks} TFLOP/s, {plan.device.bandwidth:g} GB/s '
-        f'({plan.device.source})',
-        f'{plan.network}: {_shape(plan)}, {plan.steps} steps',
-        f'clock: {CLOCK}',
-        '',
-        'stage    precision  runs    GFLOP   read MB   compute ms  memory ms   floor ms   share  '
-        'bound by' + ('   predicted ms' if predicts else ''),
-    ]
+    rows = [['stage', 'precision', 'engine MB', 'runs', 'GFLOP', 'read MB', 'compute ms']]
+    rows[0] += ['memory ms', 'floor ms', 'share', 'bound by']
     for s in plan.stages:
-        line = (
-            f'{s.stage:<8} {s.precision:<9} {s.runs:>5}  {s.flop / 1e9:>7.1f}  '
-            f'{s.read_bytes / 1e6:>8.1f}   {s.compute_ms:>10.2f} {s.memory_ms:>10.2f} '
-            f'{s.floor_ms:>10.2f}  {100 * s.floor_ms / plan.floor_ms:>4.1f} %  {s.bound:<8}'
-        )
-        if s.predicted_ms is not None:
-            line += f'   {s.predicted_ms:>12.2f}'
-        lines.append(line.rstrip())
-    total = f'{"total":<64} {plan.floor_ms:>10.2f}          {1e3 / plan.floor_ms:>6.1f} Hz'
+        rows.append([s.stage, s.precision, f'{s.engine_bytes / 1e6:.1f}', f'{s.runs}'])
+        rows[-1] += [f'{s.flop / 1e9:.1f}', f'{s.read_bytes / 1e6:.1f}', f'{s.compute_ms:.2f}']
+        rows[-1] += [f'{s.memory_ms:.2f}', f'{s.floor_ms:.2f}']
+        rows[-1] += [f'{100 * s.floor_ms / plan.floor_ms:.1f} %', s.bound]
+    rows.append(['total', *[''] * 7, f'{plan.floor_ms:.2f}', '', f'{1e3 / plan.floor_ms:.1f} Hz'])
     if plan.predicted_ms is not None:
-        total += f'{plan.predicted_ms:>14.2f}, {1e3 / plan.predicted_ms:.1f} Hz'
-    memory, held = plan.memory, plan.device.memory
-    lines += [
-        total,
-        '',
-        f'memory: weights {memory.weights / 1e6:.1f} MB (token embeddings '
-        f'{memory.embeddings / 1e6:.1f}), KV cache {memory.kv_cache / 1e6:.1f}, activations '
-        f'{memory.activations / 1e6:.1f}: {memory.total / 1e9:.2f} of {held:g} GB',
-        *_closing(predicts, source),
-    ]
-    return '\n'.join(lines)
+        values = [s.predicted_ms or 0.0 for s in plan.stages]
+        words = ['predicted ms', *(f'{v:.2f}' for v in (*values, plan.predicted_ms))]
+        rows = [[*row, word] for row, word in zip(rows, words, strict=True)]
+    memory = plan.memory
+    return '\n'.join(
+        [
+            _describe(plan.device),
+            f'{plan.network}: {_shape(plan)}, {plan.steps} steps',
+            f'clock: {CLOCK}',
+            '',
+            *_grid(rows),
+            '',
+            f'GFLOP and read MB of one run; memory: weights {memory.weights / 1e6:.1f} MB (token '
+            f'embeddings {memory.embeddings / 1e6:.1f}), KV cache {memory.kv_cache / 1e6:.1f}, '
+            f'activations {memory.activations / 1e6:.1f}: {memory.total / 1e9:.2f} of '
+            f'{plan.device.memory:g} GB',
+            _closing([plan], source),
+        ]
+    )
 
 
 def comparison(plans: Sequence[Plan], source: str = '') -> str:
     """Plans of one shape side by side, a line each; precisions are vision/prefix/denoise."""
-    first = plans[0]
-    predicts = first.predicted_ms is not None
-    wide = max(9, *(len(p.precision) for p in plans))
-    long = max(8, *(len(p.platform) for p in plans))
-    lines = [
-        f'{first.network}: {_shape(first)}',
-        f'clock: {CLOCK}',
-        '',
-        f'{"platform":<{long}}  {"precision":<{wide}}  steps  vision ms  prefix ms  denoise ms  '
-        'floor ms      Hz  bound by   memory GB' + ('  predicted ms' if predicts else ''),
-    ]
+    rows = [['platform', 'precision', 'steps', 'vision ms', 'prefix ms', 'denoise ms']]
+    rows[0] += ['floor ms', 'Hz', 'bound by', 'memory GB']
     for p in plans:
-        vision, prefix, denoise = (s.floor_ms for s in p.stages)
-        bound = ' '.join(s.bound[0].upper() for s in p.stages)
-        line = (
-            f'{p.platform:<{long}}  {p.precision:<{wide}}  {p.steps:>5}  {vision:>9.2f}  '
-            f'{prefix:>9.2f}  {denoise:>10.2f}  {p.floor_ms:>8.2f}  {1e3 / p.floor_ms:>6.1f}  '
-            f'{bound:<8}  {p.memory.total / 1e9:>9.2f}'
-        )
-        if p.predicted_ms is not None:
-            line += f'  {p.predicted_ms:>12.2f}'
-        lines.append(line)
-    devices = {p.device.name: p.device for p in plans}
-    lines += [
-        '',
-        'bound by: C compute, M memory; of vision, prefix and denoise',
-        *(
-            f'{d.description}: {", ".join(f"{k} {v:g}" for k, v in d.tflops.items())} TFLOP/s, '
-            f'{d.bandwidth:g} GB/s ({d.source})'
-            for d in devices.values()
-        ),
-        *_closing(predicts, source),
-    ]
-    return '\n'.join(lines)
+        rows.append([p.platform, p.precision, f'{p.steps}'])
+        rows[-1] += [f'{s.floor_ms:.2f}' for s in p.stages]
+        rows[-1] += [f'{p.floor_ms:.2f}', f'{1e3 / p.floor_ms:.1f}']
+        rows[-1] += [' '.join(s.bound[0] for s in p.stages), f'{p.memory.total / 1e9:.2f}']
+    if all(p.predicted_ms is not None for p in plans):
+        words = ['predicted ms', *(f'{p.predicted_ms:.2f}' for p in plans)]
+        rows = [[*row, word] for row, word in zip(rows, words, strict=True)]
+    return '\n'.join(
+        [
+            f'{plans[0].network}: {_shape(plans[0])}',
+            f'clock: {CLOCK}',
+            '',
+            *_grid(rows),
+            '',
+            'bound by c(ompute) or m(emory): vision, prefix, denoise',
+            *dict.fromkeys(_describe(p.device) for p in plans),
+            _closing(plans, source),
+        ]
+    )
 
 
 def record(plan: Plan) -> dict[str, Any]:
@@ -122,6 +106,7 @@ def record(plan: Plan) -> dict[str, Any]:
                 'runs': s.runs,
                 'flop': s.flop * s.runs,
                 'read_bytes': s.read_bytes * s.runs,
+                'engine_bytes': s.engine_bytes,
                 'compute_ms': _ms(s.compute_ms),
                 'memory_ms': _ms(s.memory_ms),
                 'floor_ms': _ms(s.floor_ms),
@@ -142,22 +127,35 @@ def record(plan: Plan) -> dict[str, Any]:
 
 
 def _shape(plan: Plan) -> str:
-    padded = (
-        '' if plan.prompt_bucket == plan.prompt_tokens else f', padded to {plan.prompt_bucket}'
-    )
+    bucket = plan.prompt_bucket
+    padded = '' if bucket == plan.prompt_tokens else f', padded to {bucket}'
     return (
         f'{plan.views} views, {plan.prompt_tokens} prompt tokens{padded} '
         f'(prefix of {plan.prefix_tokens}), horizon {plan.horizon}'
     )
 
 
-def _closing(predicts: bool, source: str) -> list[str]:
-    if not predicts:
-        return ['These are floors on paper, not measurements.']
-    return [
-        'Floors are on paper. Predicted: floor over the measured share of each stage, '
-        + (f'from: {source}' if source else 'whose source the file does not name')
-    ]
+def _describe(device: Device) -> str:
+    peaks = ', '.join(f'{name} {value:g}' for name, value in device.tflops.items())
+    return f'{device.description}: {peaks} TFLOP/s, {device.bandwidth:g} GB/s; {device.source}'
+
+
+def _closing(plans: Sequence[Plan], source: str) -> str:
+    if plans[0].predicted_ms is None:
+        return 'These are floors on paper, not measurements.'
+    return 'Floors are on paper. Predicted: floor over the measured share of each stage; ' + (
+        f'shares from: {source}' if source else 'their file does not say who measured them'
+    )
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns padded to their widest word: words to the left, numbers to the right."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        wide = max(map(len, column))
+        words = column[1][:1].isalpha()
+        columns.append([w.ljust(wide) if words else w.rjust(wide) for w in column])
+    return ['  '.join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def _ms(value: float | None) -> float | None:

@@ -45,6 +45,8 @@ class StagePlan:
     flop: int
     read_bytes: int
     """Weights, and keys and values written or read."""
+    engine_bytes: int
+    """All that the engine holds: weights with block scales, what is never quantised, tables."""
     compute_ms: float
     memory_ms: float
     predicted_ms: float | None = None
@@ -66,7 +68,7 @@ class Memory:
     """Bytes on the device for one prompt bucket and one step count."""
 
     weights: int
-    """Of all engines, quantised ones with their block scales; embeddings included."""
+    """Of all engines, embeddings included."""
     embeddings: int
     """Of the token embeddings alone, a part of ``weights``."""
     kv_cache: int
@@ -138,6 +140,10 @@ def make_plan(
         raise ConfigError(f'{steps} steps: one at least.')
     bucket = next(b for b in config.prompt_buckets if b >= prompt_tokens)
     works = network_work(config, bucket, steps)
+    stages = tuple(
+        _stage_plan(work, platform.stage(work.stage).precision, device, efficiency)
+        for work in works
+    )
     return Plan(
         platform=platform.name,
         device=device,
@@ -148,26 +154,24 @@ def make_plan(
         prefix_tokens=config.image_tokens + bucket,
         horizon=config.horizon,
         steps=steps,
-        stages=tuple(
-            _stage_plan(work, platform.stage(work.stage).precision, device, efficiency)
-            for work in works
-        ),
-        memory=_memory(config, bucket, platform, works),
+        stages=stages,
+        memory=_memory(config, bucket, works, stages),
     )
 
 
 def _stage_plan(
     work: StageWork, precision: Precision, device: Device, efficiency: Efficiency | None
 ) -> StagePlan:
-    read = round(
-        work.weights * WEIGHT_BYTES[precision] + work.kv_cache * _activation_bytes(precision)
-    )
+    wide = _activation_bytes(precision)
+    weights = round(work.weights * WEIGHT_BYTES[precision])
+    read = weights + work.kv_cache * wide
     plan = StagePlan(
         stage=work.stage,
         precision=precision,
         runs=work.runs,
         flop=work.flop,
         read_bytes=read,
+        engine_bytes=weights + work.half_weights * wide + work.table * 4,
         compute_ms=1e3 * work.runs * work.flop / device.rate(precision),
         memory_ms=1e3 * work.runs * read / (device.bandwidth * 1e9),
     )
@@ -177,15 +181,12 @@ def _stage_plan(
 
 
 def _memory(
-    config: Pi05Config, bucket: int, platform: PlatformConfig, works: tuple[StageWork, ...]
+    config: Pi05Config, bucket: int, works: tuple[StageWork, ...], stages: tuple[StagePlan, ...]
 ) -> Memory:
-    weights, widest, embeddings = 0.0, 0, 0
+    widest, embeddings = 0, 0
     buffers: dict[str, int] = {}
-    for work in works:
-        precision = platform.stage(work.stage).precision
-        wide = _activation_bytes(precision)
-        weights += work.weights * WEIGHT_BYTES[precision]
-        weights += work.half_weights * wide + work.table * 4
+    for work, stage in zip(works, stages, strict=True):
+        wide = _activation_bytes(stage.precision)
         widest = max(widest, work.activations * wide)
         if work.stage == 'prefix':
             embeddings = config.vocab_size * config.prefix.width * wide
@@ -194,7 +195,8 @@ def _memory(
             # Stages share a buffer by name: what one writes, the next reads in place.
             buffers[t.name] = max(buffers.get(t.name, 0), t.size * np.dtype(t.dtype).itemsize)
     kv_cache = buffers.pop('keys') + buffers.pop('values')
-    return Memory(round(weights), embeddings, kv_cache, widest + sum(buffers.values()))
+    weights = sum(s.engine_bytes for s in stages)
+    return Memory(weights, embeddings, kv_cache, widest + sum(buffers.values()))
 
 
 def _spec(stage: Stage, config: Pi05Config, bucket: int, activation: str) -> StageSpec:
