@@ -124,7 +124,8 @@ def extend_bundle(
 ) -> None:
     """Enter engines or sources whose files already lie in the bundle ``path``.
 
-    An entry takes the place of the one with the same `engine_key` or `source_key`. The manifest is
+    An entry takes the place of the one with the same `engine_key` or `source_key`; the file of an
+    engine that is replaced is no longer listed, and its owner may remove it. The manifest is
     written aside and renamed, so a crash leaves either the old one or the new one. Write the
     entries' files under new names first: until the manifest names them, nobody reads them.
     BundleError if a file is not there.
@@ -136,6 +137,9 @@ def extend_bundle(
     merged_sources = {source_key(s): s for s in (*old.sources, *sources)}
     data['engines'] = [_plain(e) for e in merged_engines.values()]
     data['sources'] = [_plain(s) for s in merged_sources.values()]
+    for gone in {e.file for e in old.engines} - {e.file for e in merged_engines.values()}:
+        if all(gone != s.file for s in merged_sources.values()):
+            del data['files'][gone]
     names = {e.file for e in engines} | {name for s in sources for name in (s.file, *s.weights)}
     for name in sorted(names):
         if not (path / name).is_file():
