@@ -12,7 +12,6 @@ from onnx import NodeProto, helper
 from vla_trt_ros.backends.base import Array
 from vla_trt_ros.datatypes import Float32Array
 from vla_trt_ros.errors import BundleError, ConfigError
-from vla_trt_ros.export.calibration import ActivationRange, Ranges
 from vla_trt_ros.export.precision import PrecisionRow
 from vla_trt_ros.export.quantize.draft import Content, Draft
 from vla_trt_ros.export.quantize.gemms import Gemm, find_gemms, weight_key
@@ -26,6 +25,7 @@ from vla_trt_ros.export.quantize.numerics import (
     dtype_of,
     fp4_tensor_scale,
 )
+from vla_trt_ros.export.quantize.ranges import ActivationRange, Ranges
 from vla_trt_ros.export.quantize.smooth import smoothing
 
 FP4_OP, FP4_DOMAIN = 'TRT_FP4DynamicQuantize', 'trt'

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vla_trt_ros.errors import ConfigError
-from vla_trt_ros.export.calibration import Ranges
 from vla_trt_ros.export.precision import check_stage
 from vla_trt_ros.export.quantize.compute import compute_in
 from vla_trt_ros.export.quantize.draft import open_draft
 from vla_trt_ros.export.quantize.qdq import Quantizer
+from vla_trt_ros.export.quantize.ranges import Ranges
 from vla_trt_ros.export.quantize.store import WeightStore
 
 
