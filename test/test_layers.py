@@ -17,6 +17,7 @@ FLOORS = {
     'datatypes': 0,
     'hardware': 0,
     'strict_yaml': 1,
+    'tables': 1,
     'freshness': 1,
     'config': 2,
     'bundle': 3,

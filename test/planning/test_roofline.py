@@ -122,6 +122,19 @@ def test_int4_is_stored_small_and_computed_in_half():
     assert int4.stages[2].floor_ms < 0.3 * bf16.stages[2].floor_ms
 
 
+def test_stored_bytes_are_those_of_the_exporters_table():
+    from vla_trt_ros.export.precision import PRECISIONS
+
+    bits = {'float32': 32, 'float16': 16, 'bfloat16': 16, 'float8_e4m3fn': 8, 'int8': 8}
+    bits |= {'int4': 4, 'float4_e2m1fn': 4}
+    assert set(PRECISIONS) == set(WEIGHT_BYTES)
+    for name, row in PRECISIONS.items():
+        scales = 8 * WEIGHT_BYTES[name] - bits[row.weights]
+        assert scales == {'int4': 16 / 128, 'nvfp4': 8 / 16}.get(name, 0)
+        if scales:
+            assert f'block of {128 if name == "int4" else 16} ' in row.scales
+
+
 def test_shares_make_a_prediction():
     shares = Efficiency(vision=0.5, prefix=0.25, denoise=1.0)
     made = plan(efficiency=shares)

@@ -7,6 +7,7 @@ from typing import Any
 
 from vla_trt_ros.planning.devices import Device
 from vla_trt_ros.planning.roofline import Plan
+from vla_trt_ros.tables import grid
 
 CLOCK = (
     'paper: per stage the larger of FLOP over peak and bytes over bandwidth; launches, '
@@ -37,7 +38,7 @@ def table(plan: Plan, source: str = '') -> str:
             f'{plan.network}: {_shape(plan)}, {plan.steps} steps',
             f'clock: {CLOCK}',
             '',
-            *_grid(rows),
+            *grid(rows),
             '',
             f'GFLOP and read MB of one run; memory: weights {memory.weights / 1e6:.1f} MB (token '
             f'embeddings {memory.embeddings / 1e6:.1f}), KV cache {memory.kv_cache / 1e6:.1f}, '
@@ -65,7 +66,7 @@ def comparison(plans: Sequence[Plan], source: str = '') -> str:
             f'{plans[0].network}: {_shape(plans[0])}',
             f'clock: {CLOCK}',
             '',
-            *_grid(rows),
+            *grid(rows),
             '',
             'bound by c(ompute) or m(emory): vision, prefix, denoise',
             *dict.fromkeys(_describe(p.device) for p in plans),
@@ -146,16 +147,6 @@ def _closing(plans: Sequence[Plan], source: str) -> str:
     return 'Floors are on paper. Predicted: floor over the measured share of each stage; ' + (
         f'shares from: {source}' if source else 'their file does not say who measured them'
     )
-
-
-def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest word: words to the left, numbers to the right."""
-    columns = []
-    for column in zip(*rows, strict=True):
-        wide = max(map(len, column))
-        words = column[1][:1].isalpha()
-        columns.append([w.ljust(wide) if words else w.rjust(wide) for w in column])
-    return ['  '.join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def _ms(value: float | None) -> float | None:
