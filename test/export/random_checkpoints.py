@@ -1,11 +1,11 @@
 """Random checkpoints in the layouts of both reference implementations."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from stats_files import numbers
 
 from vla_trt_ros.export.pi05.layouts import (
     EMBEDDING,
@@ -61,17 +61,6 @@ def write_weights(folder: Path, model: Pi05, layout: str) -> Path:
     return folder
 
 
-def numbers(count: int, start: float = 0.0) -> dict[str, list[float]]:
-    """Statistics of ``count`` columns that differ from each other."""
-    rows = [start + 0.25 * i for i in range(count)]
-    return {
-        'mean': rows,
-        'std': [0.5 + 0.1 * i for i in range(count)],
-        'q01': [r - 1.0 for r in rows],
-        'q99': [r + 1.5 for r in rows],
-    }
-
-
 def write_openpi(folder: Path, model: Pi05, *, joints: int = 4, asset: str = 'mine') -> Path:
     """What openpi's conversion script leaves: weights, config.json, assets."""
     write_weights(folder, model, 'openpi')
@@ -121,7 +110,3 @@ def write_lerobot(
     }
     save_file(flat, folder / 'policy_preprocessor_step_2_normalizer_processor.safetensors')
     return folder
-
-
-def with_views(config: Pi05Config, *views: str) -> Pi05Config:
-    return replace(config, views=views)

@@ -1,116 +1,199 @@
 """Make a bundle: export a Pi0.5 network stage by stage to ONNX and pack it with its vocabulary,
 statistics and robot layout.
 
-Needs the workshop's packages (pip install '.[export]'); the bundle runs without them.
+The weights come from a checkpoint of openpi (PyTorch) or LeRobot, or from a seed. Needs the
+workshop's packages (pip install '.[export]'); the bundle runs without them.
+
+  vla-trt export --checkpoint pi05_franka --robot franka --horizon 15 --out bundles/franka
+  vla-trt export --random-weights 0 --out bundles/nano
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, get_args
 
-from vla_trt_ros.config import load_robot
+from vla_trt_ros.cli.progress import bar
+from vla_trt_ros.cli.words import step_counts
+from vla_trt_ros.config import Precision, load_robot
 from vla_trt_ros.errors import ConfigError
+from vla_trt_ros.hardware import cpu_name
 from vla_trt_ros.policies.pi05.spec import NANO, PI05
 
 SIZES = {'nano': NANO, 'pi05': PI05}
+_PRECISIONS = ('fp32', 'bf16')
+DEFAULT_PRECISION = {'nano': 'fp32', 'pi05': 'bf16'}
 
-_CARD = """# {name}
-
-A Pi0.5-shaped policy of size `{size}` with **random weights** (seed {seed}): the same stages,
-tensors and code paths as a trained one, and actions that mean nothing. Use it to try a
-robot's wiring, to measure time and to test; never to judge behaviour.
-
-- Robot: {robot}, {joints}; rows of {step_ms:g} ms, {horizon} a chunk
-- Views: {views}, {image_size} x {image_size} pixels
-- Prompt: task and state, up to {tokens} tokens; vocabulary trained on this project's own prompts
-- Parameters: {parameters:.1f} million, float32 ONNX
-- Training data: none
-- Normalisation: from the robot's limits, not from data
-- Licence: Apache-2.0, as the rest of the package
-
-Made by: `vla-trt export --size {size} --random-weights {seed} --robot {robot} --out {name}`
-"""
+_STATES = ('none', 'real', 'padded')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network, which robot, and where to."""
-    parser.add_argument('--size', choices=SIZES, default='nano', help='size of the network')
-    parser.add_argument(
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument(
+        '--checkpoint',
+        type=Path,
+        metavar='DIR',
+        help='folder with model.safetensors, of openpi (PyTorch) or LeRobot',
+    )
+    weights.add_argument(
         '--random-weights',
         type=int,
         metavar='SEED',
-        required=True,
         help='no checkpoint: weights drawn from this seed',
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='BUNDLE', help='folder; a bundle is replaced'
     )
     parser.add_argument(
         '--robot', default='metaworld', help='robot file: a name or a path (default: metaworld)'
     )
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='BUNDLE', help='folder; a bundle is replaced'
+        '--size', choices=SIZES, help='size (default: pi05 of a checkpoint, nano of a seed)'
     )
+    parser.add_argument(
+        '--precision',
+        metavar='LIST',
+        help=f'of {", ".join(_PRECISIONS)} (default: fp32 for nano, bf16 for pi05)',
+    )
+    parser.add_argument('--steps', default='', metavar='LIST', help='Euler steps, as 1,3,10')
+    parser.add_argument(
+        '--buckets', default='', metavar='LIST', help='prompt lengths in tokens, as 16,48,112,200'
+    )
+    parser.add_argument(
+        '--horizon', type=int, metavar='N', help='rows of a chunk, where the checkpoint is silent'
+    )
+    parser.add_argument(
+        '--views', metavar='LIST', help="cameras in the network's order (default: the robot's)"
+    )
+    parser.add_argument(
+        '--state',
+        choices=_STATES,
+        help='state in the prompt: none (openpi LIBERO), real (openpi), padded (LeRobot)',
+    )
+    parser.add_argument(
+        '--actions',
+        choices=('absolute', 'delta'),
+        help='joint columns (default: delta for openpi, absolute for LeRobot)',
+    )
+    parser.add_argument('--stats', type=Path, metavar='FILE', help='normalisation statistics')
+    parser.add_argument('--tokenizer', type=Path, metavar='FILE', help='SentencePiece vocabulary')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write times and sizes there')
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    for package in ('torch', 'onnx', 'onnxscript'):
+    size = args.size or ('pi05' if args.checkpoint else 'nano')
+    precisions = _precisions(args.precision or DEFAULT_PRECISION[size])
+    packages = ['torch', 'onnx', 'onnxscript', *(['safetensors'] if args.checkpoint else [])]
+    for package in packages:
         if find_spec(package) is None:
             raise ConfigError(
                 f"export needs {package}, which is not installed: pip install '.[export]'."
             )
     import torch
 
-    from vla_trt_ros.export.pi05.random_weights import random_model
-    from vla_trt_ros.export.pi05.to_bundle import BundleContents, engine_count, write_bundle
-    from vla_trt_ros.export.robots import default_layout, plausible_stats
-    from vla_trt_ros.export.tokenizer import train_vocabulary
-    from vla_trt_ros.sim.prompts import PROMPTS
+    from vla_trt_ros.export.pi05.card import command_line, model_card
+    from vla_trt_ros.export.pi05.job import ExportJob, export, prepare
+    from vla_trt_ros.export.pi05.to_bundle import engine_count
 
     torch.set_num_threads(1)
-    robot, config = load_robot(args.robot), SIZES[args.size]
-    layout = default_layout(robot)
-    model = random_model(config, args.random_weights)
-    name = args.out.resolve().name
-    card = _CARD.format(
-        name=name,
-        size=args.size,
-        seed=args.random_weights,
-        robot=robot.name,
-        joints=', '.join(f'{a.joint} ({a.kind})' for a in layout.actions),
-        step_ms=layout.step_dt * 1e3,
-        horizon=config.horizon,
-        views=', '.join(config.views),
-        image_size=config.image_size,
-        tokens=config.max_prompt_tokens,
-        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
+    begin = time.monotonic()
+    job = ExportJob(
+        out=args.out,
+        size=size,
+        base=SIZES[size],
+        robot=load_robot(args.robot),
+        precisions=precisions,
+        checkpoint=args.checkpoint,
+        seed=args.random_weights or 0,
+        views=tuple(args.views.split(',')) if args.views else None,
+        horizon=args.horizon,
+        num_steps=tuple(step_counts(args.steps)) or None,
+        buckets=tuple(_numbers('--buckets', args.buckets)) or None,
+        prompt_state=args.state,
+        actions=args.actions,
+        stats=args.stats,
+        tokenizer=args.tokenizer,
     )
-    contents = BundleContents(
-        name=name,
-        layout=layout,
-        norm_stats=plausible_stats(robot),
-        vocabulary=train_vocabulary(
-            (text for texts in PROMPTS.values() for text in texts), config.vocab_size
-        ),
-        model_card=card,
-        created_by='vla-trt export',
-        notes={
-            'weights': f'random, seed {args.random_weights}',
-            'licence': 'Apache-2.0',
-            'exporter': f'torch {torch.__version__}',
-        },
+    prepared = prepare(job, bar)
+    log = _Log(begin, len(precisions) * engine_count(prepared.config))
+    source = f'checkpoint {job.checkpoint.resolve().name}' if job.checkpoint else None
+    notes = {
+        'weights': source or f'random, seed {job.seed}',
+        'exporter': f'torch {torch.__version__}',
+    }
+    if source is None:
+        notes['licence'] = 'Apache-2.0'
+    export(prepared, model_card(prepared), notes, log)
+    files = {p.name: p.stat().st_size for p in sorted(args.out.iterdir()) if p.is_file()}
+    total = time.monotonic() - begin
+    if args.json:
+        record = log.record(total, files, f'torch {torch.__version__}', command_line(prepared))
+        args.json.write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
+    count = sum(name.endswith('.onnx') for name in files)
+    print(
+        f'{args.out}: {count} graphs, {sum(files.values()) / 1e6:.1f} MB, {total:.0f} s, '
+        f'at most {_peak_gb():.1f} GB of memory'
     )
-    begin, done, count = time.monotonic(), 0, engine_count(config)
-
-    def report(engine: str) -> None:
-        nonlocal done
-        done += 1
-        elapsed = time.monotonic() - begin
-        print(f'[{done:2}/{count}] {elapsed:5.1f} s  {engine}', file=sys.stderr, flush=True)
-
-    write_bundle(model, contents, args.out, report)
-    size = sum(f.stat().st_size for f in args.out.rglob('*') if f.is_file()) / 1e6
-    print(f'{args.out}: {count} engines, {size:.1f} MB, {time.monotonic() - begin:.0f} s')
     return 0
+
+
+class _Log:
+    """Says which graph is being made, and remembers how long each took."""
+
+    def __init__(self, begin: float, count: int) -> None:
+        self._begin, self._count = begin, count
+        self._starts: list[tuple[str, float]] = []
+
+    def __call__(self, graph: str) -> None:
+        elapsed = time.monotonic() - self._begin
+        self._starts.append((graph, elapsed))
+        done = f'[{len(self._starts):2}/{self._count}]'
+        line = f'{done} {elapsed:5.1f} s {_peak_gb():5.1f} GB  {graph}'
+        print(line, file=sys.stderr, flush=True)
+
+    def record(
+        self, total: float, files: dict[str, int], torch: str, command: str
+    ) -> dict[str, Any]:
+        """What a benchmark file holds."""
+        ends = [at for _, at in self._starts[1:]] + [total]
+        return {
+            'command': command,
+            'clock': 'wall, from the start of the verb; the last graph includes hashing all files',
+            'hardware': cpu_name(),
+            'software': torch,
+            'total_s': round(total, 1),
+            'before_first_graph_s': round(self._starts[0][1], 1),
+            'peak_memory_gb': round(_peak_gb(), 2),
+            'graph_s': {
+                name: round(end - at, 1)
+                for (name, at), end in zip(self._starts, ends, strict=True)
+            },
+            'file_bytes': files,
+        }
+
+
+def _precisions(text: str) -> tuple[Precision, ...]:
+    words = text.split(',')
+    for word in words:
+        if word not in _PRECISIONS:
+            raise ConfigError(f'--precision {word!r} is none of {", ".join(_PRECISIONS)}.')
+    return tuple(p for p in get_args(Precision) if p in words)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(',') if word]
+    except ValueError:
+        raise ConfigError(f'{option} {text!r}: write numbers such as 16,48,112.') from None
+
+
+def _peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

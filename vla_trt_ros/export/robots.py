@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from vla_trt_ros.bundle import ActionColumn, Layout
@@ -10,10 +12,10 @@ from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.preprocess.normalize import NormStats
 
 
-def default_layout(robot: RobotConfig) -> Layout:
-    """All joints as state; grippers absolute, every other joint as a delta."""
+def default_layout(robot: RobotConfig, actions: Literal['absolute', 'delta'] = 'delta') -> Layout:
+    """All joints as state; grippers absolute, every other joint as ``actions`` says."""
     columns = tuple(
-        ActionColumn(j.name, 'absolute' if j.unit == 'ratio' else 'delta') for j in robot.joints
+        ActionColumn(j.name, 'absolute' if j.unit == 'ratio' else actions) for j in robot.joints
     )
     return Layout(robot.name, 1.0 / robot.control_rate, robot.joint_names, columns)
 
