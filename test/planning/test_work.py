@@ -55,17 +55,19 @@ def test_keys_and_values(views, prompt, megabytes):
 
 
 def test_counts_are_those_of_the_files_of_nano():
-    """Float32 weights that the exporter wrote; norms are folded, short vectors inline."""
+    """Float32 weights that the exporter wrote; some short vectors are folded, or inline."""
 
     def written(stage):
         return (find_file('bundles', 'nano', '') / f'{stage}.weights').stat().st_size // 4
 
     vision, prefix = vision_work(NANO), prefix_work(NANO, 32)
     denoise = denoise_work(NANO, 32, 12)  # 12 different times serve all step counts
+    embeddings = NANO.vocab_size * NANO.prefix.width
     positions = NANO.tokens_per_view * NANO.vision.width
-    assert vision.weights + positions < written('vision') <= vision.weights + vision.half_weights
-    assert written('prefix') == prefix.weights + NANO.vocab_size * NANO.prefix.width
-    assert written('denoise') == denoise.weights + denoise.table
+    assert vision.weights + positions <= written('vision') <= vision.weights + vision.half_weights
+    assert prefix.weights + embeddings <= written('prefix') <= prefix.weights + prefix.half_weights
+    least = denoise.weights + denoise.table
+    assert least <= written('denoise') <= least + denoise.half_weights
 
 
 def test_a_longer_horizon_costs_flop_and_no_weights():
