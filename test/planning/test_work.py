@@ -64,10 +64,12 @@ def test_counts_are_those_of_the_files_of_nano():
     denoise = denoise_work(NANO, 32, 12)  # 12 different times serve all step counts
     embeddings = NANO.vocab_size * NANO.prefix.width
     positions = NANO.tokens_per_view * NANO.vision.width
-    assert vision.weights + positions <= written('vision') <= vision.weights + vision.half_weights
-    assert prefix.weights + embeddings <= written('prefix') <= prefix.weights + prefix.half_weights
-    least = denoise.weights + denoise.table
-    assert least <= written('denoise') <= least + denoise.half_weights
+    for stage, least, most in (
+        ('vision', vision.weights + positions, vision.weights + vision.half_weights),
+        ('prefix', prefix.weights + embeddings, prefix.weights + prefix.half_weights),
+        ('denoise', denoise.weights + denoise.table, denoise.weights + denoise.table),
+    ):
+        assert least <= written(stage) <= 1.02 * most
 
 
 def test_a_longer_horizon_costs_flop_and_no_weights():
