@@ -45,6 +45,14 @@ def float_graphs(bundle: Bundle, stage: str) -> dict[GraphKey, Path]:
     return found
 
 
+def stage_spec_of(bundle: Bundle, stage: str, bucket: int | None, activation: str) -> StageSpec:
+    """What spec.py says of a stage of ``bundle``'s network."""
+    config = read_config(bundle)
+    if stage == 'vision' or bucket is None:
+        return vision_spec(config, activation)
+    return (prefix_spec if stage == 'prefix' else denoise_spec)(config, bucket, activation)
+
+
 def network_inputs(
     bundle: Bundle, observations: Sequence[Observation], seed: int = 0
 ) -> list[dict[str, Array]]:

@@ -19,7 +19,9 @@ from vla_trt_ros.export.quantize.draft import ELEMENT, FLOATS, Content, Draft
 from vla_trt_ros.export.quantize.gemms import find_gemms
 from vla_trt_ros.export.quantize.numerics import dtype_of
 
-_NARROW = frozenset(('MatMul', 'Gemm', 'Softmax', 'Gelu', 'Sigmoid', 'Tanh', 'LayerNormalization'))
+_NARROW = frozenset(
+    ('MatMul', 'Gemm', 'Attention', 'Softmax', 'Gelu', 'Sigmoid', 'Tanh', 'LayerNormalization')
+)
 _WIDE = frozenset(('Conv', 'Pow', 'ReduceMean', 'Sqrt', 'Reciprocal', 'Cos', 'Sin'))
 _HANDED_ON = frozenset(('image_tokens', 'keys', 'values'))
 _FLOAT = TensorProto.FLOAT

@@ -1,0 +1,112 @@
+"""The graphs of a whole bundle at further precisions, with the manifest rows that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vla_trt_ros.bundle import Bundle, EngineEntry, SourceEntry
+from vla_trt_ros.config import STAGES, Precision
+from vla_trt_ros.export.graphs import GraphKey, float_graphs, stage_spec_of
+from vla_trt_ros.export.precision import check_stage, precision_row
+from vla_trt_ros.export.quantize.ranges import Ranges
+from vla_trt_ros.export.quantize.stage import QuantizedStage, quantize_stage
+
+
+@dataclass(slots=True)
+class NewGraphs:
+    """What was written, in the order it was."""
+
+    sources: list[SourceEntry] = field(default_factory=list)
+    engines: list[EngineEntry] = field(default_factory=list)
+    """Graphs that ONNX Runtime runs as they are."""
+    stages: list[QuantizedStage] = field(default_factory=list)
+
+
+def quantize_bundle(
+    bundle: Bundle,
+    precisions: Sequence[Precision],
+    folder: Path,
+    *,
+    ranges: Mapping[str, Ranges] | None = None,
+    stages: Sequence[str] = STAGES,
+    keys: Callable[[str, GraphKey], bool] = lambda stage, key: True,
+    report: Callable[[str], None] = lambda text: None,
+) -> NewGraphs:
+    """Write every graph of ``stages`` at ``precisions`` into ``folder``, from the float graphs.
+
+    A stage on which a precision is refused is left out; check_stage says why. int8 is written
+    twice: as a source for GPUs, and in float32 for ONNX Runtime on a CPU. ``keys`` picks buckets
+    and step counts. Errors as in `quantize_stage`.
+    """
+    new = NewGraphs()
+    for precision in precisions:
+        row = precision_row(precision)
+        for stage in stages:
+            if stage in row.refused:
+                continue
+            check_stage(stage, precision)
+            held = {k: p for k, p in float_graphs(bundle, stage).items() if keys(stage, k)}
+            found = (ranges or {}).get(stage)
+            report(f'{stage} {precision}')
+            _write(new, bundle, stage, precision, held, folder, found, None)
+            if row.quantized and row.cpu_compute:
+                _write(new, bundle, stage, precision, held, folder, found, row.cpu_compute)
+    return new
+
+
+def _write(
+    new: NewGraphs,
+    bundle: Bundle,
+    stage: str,
+    precision: Precision,
+    held: Mapping[GraphKey, Path],
+    folder: Path,
+    ranges: Ranges | None,
+    compute: str | None,
+) -> None:
+    mark = f'{precision}-cpu' if compute else precision
+    graphs = {key: folder / f'{_stem(stage, key)}.{mark}.onnx' for key in held}
+    weights = folder / f'{stage}.{mark}.weights'
+    made = quantize_stage(
+        stage,
+        precision,
+        {held[key]: graphs[key] for key in held},
+        weights,
+        ranges=ranges,
+        compute=compute,
+    )
+    new.stages.append(made)
+    for (bucket, steps), path in graphs.items():
+        spec = stage_spec_of(bundle, stage, bucket, made.boundary)
+        if compute:
+            new.engines.append(
+                EngineEntry(
+                    stage=stage,  # type: ignore[arg-type]
+                    backend='onnxruntime',
+                    precision=precision,
+                    file=path.name,
+                    inputs=spec.inputs,
+                    outputs=spec.outputs,
+                    prompt_bucket=bucket,
+                    num_steps=steps,
+                )
+            )
+            continue
+        new.sources.append(
+            SourceEntry(
+                stage=stage,  # type: ignore[arg-type]
+                precision=precision,
+                file=path.name,
+                inputs=spec.inputs,
+                outputs=spec.outputs,
+                prompt_bucket=bucket,
+                num_steps=steps,
+                weights=(weights.name,),
+            )
+        )
+
+
+def _stem(stage: str, key: GraphKey) -> str:
+    return '_'.join([stage, *(str(number) for number in key if number is not None)])
