@@ -27,6 +27,8 @@ class EngineKey:
     builder_version: str
     target: str
     """The GPU, as 'sm_120'."""
+    recipe: int
+    """Version of what this package does to a graph before the builder sees it."""
     workspace_bytes: int = 0
     """Limit of the builder's scratch memory; 0: its own default."""
 

@@ -16,6 +16,7 @@ VERBS = {
     'show': 'what a bundle holds, every hash checked',
     'plan': 'memory and time of a network on paper, stage by stage',
     'export': 'make a bundle (workshop: needs the export extra)',
+    'build': 'TensorRT engines of a bundle for one GPU (needs the trt-build extra, or JetPack)',
 }
 _EXTRAS = {
     **dict.fromkeys(('rclpy', 'sensor_msgs', 'diagnostic_msgs', 'vla_trt_ros.msg'), 'ros'),

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx import load
+
 from vla_trt_ros.backends.trt_module import TensorRT
 from vla_trt_ros.errors import BackendError
+from vla_trt_ros.export.trt.attention import is_half, unfold_attention
 from vla_trt_ros.export.trt.layer_log import LayerLog, LogReader
 from vla_trt_ros.export.trt.targets import set_target
+
+RECIPE = 1
+"""Raised when this file or attention.py change what an engine becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,14 @@ def _flags(module: Any) -> int:
 
 def _parse(module: Any, network: Any, onnx: Path, options: BuildOptions, trt: TensorRT) -> None:
     parser = module.OnnxParser(network, trt.logger)
-    if parser.parse_from_file(str(onnx)):
+    try:
+        model = load(str(onnx), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError, and OSError
+        raise BackendError(f'{onnx} is no ONNX file ({error}); export it again.') from error
+    if is_half(model):
+        unfold_attention(model, 'operator' if hasattr(module, 'IAttention') else 'expanded')
+    # The path says where the external weights are; the graph itself is the one in memory.
+    if parser.parse(model.SerializeToString(), str(onnx)):
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     said = '; '.join(f'{e.node_operator()} {e.node_name()}: {e.desc()}'.strip() for e in errors)

@@ -34,7 +34,7 @@ from vla_trt_ros.config import STAGES, PlatformConfig, Precision
 from vla_trt_ros.errors import BackendError, BundleError, ConfigError, VlaError
 from vla_trt_ros.export.bundle_writer import extend_bundle
 from vla_trt_ros.export.precision import check_stage, check_target
-from vla_trt_ros.export.trt.builder import BuildFacts, BuildOptions
+from vla_trt_ros.export.trt.builder import RECIPE, BuildFacts, BuildOptions
 from vla_trt_ros.export.trt.graph_facts import GraphFacts, graph_sha256, read_graph
 from vla_trt_ros.export.trt.worker import build_apart
 from vla_trt_ros.policies.pi05.engines import describe
@@ -156,6 +156,7 @@ def _job(bundle: Bundle, source: SourceEntry, target: str, wanted: Wanted, trt: 
         flavour=trt.flavour,
         builder_version=trt.version,
         target=target,
+        recipe=RECIPE,
         workspace_bytes=wanted.workspace_bytes,
     )
     entry = EngineEntry(
