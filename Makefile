@@ -7,6 +7,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WORKSHOP := $(VENV)/.workshop
+WORKSHOP_EXTRAS := export test-export trt-build
 EXTRAS ?= ros,sim,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -15,19 +17,20 @@ ISOLATED = ROS_DOMAIN_ID=$$(( $$$$ % 90 + 10 )) ROS_AUTOMATIC_DISCOVERY_RANGE=LO
   FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/dds/fastdds_large_shm.xml
 PYTEST = $(ISOLATED) $(BIN)/python -m pytest
 
-.PHONY: help install system-packages demo test test-fast check lint types format docs bench-cpu clean
+.PHONY: help install workshop system-packages demo test test-fast check lint types format docs bench-cpu clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  PYTHON=python3.12 chooses the interpreter that .venv is made with (3.11 to 3.13).'
-	@echo '  make -B install EXTRAS=$(EXTRAS),export adds the workshop (PyTorch) to .venv.'
 
 install: $(INSTALLED)  ## everything that the demo and the tests need, into .venv; quick when done
+
+workshop: $(INSTALLED) $(WORKSHOP)  ## PyTorch, ONNX and TensorRT-RTX too: to export and build engines
 
 demo: $(INSTALLED)  ## simulator, policy and commands in a closed loop, for a minute
 	$(ISOLATED) $(BIN)/vla-trt demo
 
-test: $(INSTALLED)  ## all tests that run without a GPU: units, DDS between processes, packaging
+test: $(INSTALLED) $(WORKSHOP)  ## all tests that run without a GPU: units, DDS, export, packaging
 	$(PYTEST)
 
 test-fast: $(INSTALLED)  ## the tests that take a few seconds at most
@@ -72,6 +75,15 @@ $(INSTALLED): pyproject.toml setup.py CMakeLists.txt package.xml constraints.txt
 	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRAS)]'
 	@touch $@
 	@echo 'Installed. `make demo` shows it; `. $(BIN)/activate` for a shell of your own.'
+
+# What a robot never has. Only packages: the checkout itself is installed already.
+$(WORKSHOP): pyproject.toml constraints.txt | $(INSTALLED)
+	@$(BIN)/python -c 'import sys, tomllib; f = open("pyproject.toml", "rb"); \
+	  extras = tomllib.load(f)["project"]["optional-dependencies"]; \
+	  print(*(r for e in sys.argv[1:] for r in extras.get(e, [])), sep="\n")' \
+	  $(WORKSHOP_EXTRAS) > $(VENV)/workshop-requires.txt
+	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/workshop-requires.txt
+	@touch $@
 
 # A compiler for the messages, headers and venv for this Python, OSMesa to render without a display.
 system-packages:
