@@ -148,6 +148,50 @@ def test_shares_of_one_device_are_not_spread_over_others(tmp_path, capsys):
     assert 'shares are measured on one device' in capsys.readouterr().err
 
 
+DESK = """
+name: desk
+description: two cores
+target: cpu
+tflops: {fp32: 10.0}
+bandwidth: 1000.0
+memory: 24.0
+source: made up, and faster than any processor
+"""
+
+
+def test_a_benchmark_predicts_what_it_measured(tmp_path, capsys):
+    """Bench and plan of the small bundle, on the processor that this runs on."""
+    bench, device = tmp_path / 'bench.json', tmp_path / 'desk.yaml'
+    device.write_text(DESK)
+    words = ['bench', '--bundle', 'nano', '--steps', '10', '-n', '5', '--json', str(bench)]
+    assert main(words) == 0
+    (record,) = json.loads(bench.read_text())
+    capsys.readouterr()
+    words = ['plan', '--platform', 'cpu', '--device', str(device), '--bundle', 'nano']
+    words += ['--prompt-tokens', str(record['prompt_tokens']), '--efficiency', str(bench)]
+    assert main([*words, '--json', '-']) == 0
+    plan = json.loads(capsys.readouterr().out)
+    engines = record['vision_ms'] + record['prefix_ms'] + record['denoise_ms']
+    assert plan['predicted_ms'] == pytest.approx(engines, rel=1e-3)
+    assert plan['floor_ms'] < 0.1 * engines
+    assert plan['efficiency']['source'].startswith(record['hardware'])
+
+    shares = tmp_path / 'shares.json'
+    shares.write_text(json.dumps(plan['efficiency']))
+    words[-1] = str(shares)
+    assert main([*words, '--steps', '1,10', '--json', '-']) == 0
+    one, ten = json.loads(capsys.readouterr().out)
+    assert ten['predicted_ms'] == pytest.approx(engines, rel=1e-3)
+    assert one['predicted_ms'] < ten['predicted_ms']
+
+
+def test_a_benchmark_is_of_one_choice_of_precisions(tmp_path, capsys):
+    path = tmp_path / 'bench.json'
+    path.write_text('[]')
+    assert main([*WORDS, '--precision', 'fp8,bf16', '--efficiency', str(path)]) == 1
+    assert 'a benchmark is of one choice of precisions' in capsys.readouterr().err
+
+
 def test_a_bundle_and_a_size_exclude_each_other(capsys):
     with pytest.raises(SystemExit):
         main(['plan', '--bundle', 'nano', '--size', 'pi05'])

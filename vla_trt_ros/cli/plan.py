@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -27,7 +28,8 @@ from vla_trt_ros.config import (
 )
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.planning.devices import DEVICES, find_device
-from vla_trt_ros.planning.efficiency import load_efficiency
+from vla_trt_ros.planning.efficiency import Efficiency, read_shares
+from vla_trt_ros.planning.measured import shares_from
 from vla_trt_ros.planning.report import comparison, record, table
 from vla_trt_ros.planning.roofline import Plan, make_plan
 from vla_trt_ros.policies.pi05.engines import read_config
@@ -66,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--efficiency',
         type=Path,
         metavar='FILE',
-        help='JSON of the shares of its floor rate that each stage was measured to reach on this '
-        'platform; turns floors into predictions',
+        help='shares of its floor rate that each stage was measured to reach on this platform, '
+        "or the records of 'vla-trt bench --json'; turns floors into predictions",
     )
     parser.add_argument('--json', default='', metavar='FILE', help='write the plans; - = stdout')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='floors against steps, as PNG')
@@ -75,52 +77,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, print, write. JSON is one record, or a list of them where there are several plans."""
-    shares = load_efficiency(args.efficiency) if args.efficiency else None
     counts = step_counts(args.steps)
     if not counts:
         raise ConfigError('--steps is empty: one step count at least, such as 10.')
     name, config = _network(args)
-    cases = list(product(_platforms(args.platform), _precisions(args.precision)))
-    if shares and len({platform.name for platform, _ in cases}) > 1:
-        raise ConfigError(
-            f'--efficiency {args.efficiency}: shares are measured on one device; name its '
-            '--platform alone.'
-        )
-    chosen = [_with_precision(platform, words) for platform, words in cases]
+    chosen = [
+        _with_precision(platform, words)
+        for platform, words in product(_platforms(args.platform), _precisions(args.precision))
+    ]
 
-    def plan(platform: PlatformConfig, steps: int) -> Plan:
+    def plan(
+        platform: PlatformConfig,
+        steps: int,
+        shares: Efficiency | None = None,
+        tokens: int = args.prompt_tokens,
+    ) -> Plan:
         return make_plan(
             config,
             platform,
             find_device(args.device, platform.target),
             network=name,
-            prompt_tokens=args.prompt_tokens,
+            prompt_tokens=tokens,
             steps=steps,
             efficiency=shares,
         )
 
-    plans = [plan(platform, steps) for platform in chosen for steps in counts]
-    source = shares.source if shares else ''
+    shares = _shares(args.efficiency, chosen, plan) if args.efficiency else None
+    plans = [plan(platform, steps, shares) for platform in chosen for steps in counts]
     if args.json != '-':
-        print(table(plans[0], source) if len(plans) == 1 else comparison(plans, source))
+        print(table(plans[0]) if len(plans) == 1 else comparison(plans))
     if args.json:
-        records = [record(p) for p in plans]
-        text = json.dumps(records[0] if len(plans) == 1 else records, indent=1) + '\n'
-        if args.json == '-':
-            print(text, end='')
-        else:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.json).write_text(text, encoding='utf-8')
-            print(f'wrote {args.json}')
+        _write(args.json, plans)
     if args.plot:
         from vla_trt_ros.viz.floor_plot import plot_floors
 
-        most = max(10, *(p.steps for p in plans))
-        curves = [[plan(platform, n) for n in range(1, most + 1)] for platform in chosen]
-        plot_floors(curves, args.plot, steps=sorted({p.steps for p in plans}))
+        most = max(10, *counts)
+        curves = [[plan(platform, n, shares) for n in range(1, most + 1)] for platform in chosen]
+        plot_floors(curves, args.plot, steps=sorted(set(counts)))
         if args.json != '-':
             print(f'wrote {args.plot}')
     return 0
+
+
+def _write(name: str, plans: Sequence[Plan]) -> None:
+    records = [record(p) for p in plans]
+    text = json.dumps(records[0] if len(plans) == 1 else records, indent=1) + '\n'
+    if name == '-':
+        print(text, end='')
+        return
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding='utf-8')
+    print(f'wrote {path}')
+
+
+def _shares(path: Path, chosen: list[PlatformConfig], plan: Callable[..., Plan]) -> Efficiency:
+    """What ``path`` holds, or what its benchmark comes to on the one platform in ``chosen``."""
+    if len({p.name for p in chosen}) > 1:
+        raise ConfigError(
+            f'--efficiency {path}: shares are measured on one device; name its --platform alone.'
+        )
+    found = read_shares(path)
+    if isinstance(found, Efficiency):
+        return found
+    if len(chosen) > 1:
+        raise ConfigError(
+            f'--efficiency {path}: a benchmark is of one choice of precisions; name that alone, '
+            "and take the shares for others from --json's efficiency."
+        )
+    return shares_from(found, lambda tokens, n: plan(chosen[0], n, None, tokens), str(path))
 
 
 def _network(args: argparse.Namespace) -> tuple[str, Pi05Config]:

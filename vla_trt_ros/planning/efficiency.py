@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vla_trt_ros.config import STAGES
 from vla_trt_ros.errors import ConfigError
@@ -25,8 +26,8 @@ class Efficiency:
         for stage in STAGES:
             if not 0 < self.share(stage) <= 1:
                 raise ConfigError(
-                    f'{stage} {self.share(stage)} is no share: floor over measured time lies '
-                    'above 0 and is at most 1.'
+                    f'{stage} {self.share(stage):g} is no share: floor over measured time lies '
+                    'above 0 and is at most 1. Check platform, device and precision.'
                 )
 
     def share(self, stage: str) -> float:
@@ -35,8 +36,9 @@ class Efficiency:
         return value
 
 
-def load_efficiency(path: Path) -> Efficiency:
-    """Read a JSON file such as {"vision": 0.6, "prefix": 0.5, "denoise": 0.4, "source": "..."}.
+def read_shares(path: Path) -> Efficiency | list[Any]:
+    """Read a JSON file such as {"vision": 0.6, "prefix": 0.5, "denoise": 0.4, "source": "..."};
+    a list in it is returned as it is, since it holds a benchmark's records (measured.py).
 
     ConfigError for a file that is none, a stage that is unknown or missing, or a share above 1.
     """
@@ -46,4 +48,4 @@ def load_efficiency(path: Path) -> Efficiency:
         raise ConfigError(f'{path}: cannot be read ({error.strerror}).') from error
     except ValueError as error:
         raise ConfigError(f'{path}: is not JSON ({error}).') from error
-    return build(Efficiency, data, str(path))
+    return data if isinstance(data, list) else build(Efficiency, data, str(path))

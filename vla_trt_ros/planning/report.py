@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from vla_trt_ros.planning.devices import Device
@@ -15,10 +16,8 @@ CLOCK = (
 )
 
 
-def table(plan: Plan, source: str = '') -> str:
-    """One plan, a line per stage: work, time, and which of the two bounds it. ``source`` says
-    where the shares behind its predictions come from.
-    """
+def table(plan: Plan) -> str:
+    """One plan, a line per stage: work, time, and which of the two bounds it."""
     rows = [['stage', 'precision', 'engine MB', 'runs', 'GFLOP', 'read MB', 'compute ms']]
     rows[0] += ['memory ms', 'floor ms', 'share', 'bound by']
     for s in plan.stages:
@@ -44,12 +43,12 @@ def table(plan: Plan, source: str = '') -> str:
             f'embeddings {memory.embeddings / 1e6:.1f}), KV cache {memory.kv_cache / 1e6:.1f}, '
             f'activations {memory.activations / 1e6:.1f}: {memory.total / 1e9:.2f} of '
             f'{plan.device.memory:g} GB',
-            _closing([plan], source),
+            _closing(plan),
         ]
     )
 
 
-def comparison(plans: Sequence[Plan], source: str = '') -> str:
+def comparison(plans: Sequence[Plan]) -> str:
     """Plans of one shape side by side, a line each; precisions are vision/prefix/denoise."""
     rows = [['platform', 'precision', 'steps', 'vision ms', 'prefix ms', 'denoise ms']]
     rows[0] += ['floor ms', 'Hz', 'bound by', 'memory GB']
@@ -70,14 +69,14 @@ def comparison(plans: Sequence[Plan], source: str = '') -> str:
             '',
             'bound by c(ompute) or m(emory): vision, prefix, denoise',
             *dict.fromkeys(_describe(p.device) for p in plans),
-            _closing(plans, source),
+            _closing(plans[0]),
         ]
     )
 
 
 def record(plan: Plan) -> dict[str, Any]:
     """A plan for ``--json``: milliseconds, bytes and FLOP. ``predicted_ms`` is null where no
-    shares were given.
+    shares were given; ``efficiency`` is what a file of shares holds.
     """
     memory = plan.memory
     return {
@@ -101,6 +100,7 @@ def record(plan: Plan) -> dict[str, Any]:
         'floor_ms': _ms(plan.floor_ms),
         'floor_hz': round(1e3 / plan.floor_ms, 2),
         'predicted_ms': _ms(plan.predicted_ms),
+        'efficiency': None if plan.efficiency is None else asdict(plan.efficiency),
         'stages': {
             s.stage: {
                 'precision': s.precision,
@@ -141,11 +141,14 @@ def _describe(device: Device) -> str:
     return f'{device.description}: {peaks} TFLOP/s, {device.bandwidth:g} GB/s; {device.source}'
 
 
-def _closing(plans: Sequence[Plan], source: str) -> str:
-    if plans[0].predicted_ms is None:
+def _closing(plan: Plan) -> str:
+    shares = plan.efficiency
+    if shares is None:
         return 'These are floors on paper, not measurements.'
-    return 'Floors are on paper. Predicted: floor over the measured share of each stage; ' + (
-        f'shares from: {source}' if source else 'their file does not say who measured them'
+    each = ', '.join(f'{s.stage} {shares.share(s.stage):.3f}' for s in plan.stages)
+    return (
+        f'Floors are on paper. Predicted: floor over the measured share of each stage ({each}; '
+        + (f'from: {shares.source})' if shares.source else 'the file does not say of what)')
     )
 
 

@@ -98,6 +98,8 @@ class Plan:
     steps: int
     stages: tuple[StagePlan, ...]
     memory: Memory
+    efficiency: Efficiency | None = None
+    """The shares that predictions are made with."""
 
     @property
     def floor_ms(self) -> float:
@@ -156,6 +158,7 @@ def make_plan(
         steps=steps,
         stages=stages,
         memory=_memory(config, bucket, works, stages),
+        efficiency=efficiency,
     )
 
 
