@@ -15,13 +15,14 @@ VERBS = {
     'bench': 'time a bundle on this machine, stage by stage',
     'show': 'what a bundle holds, every hash checked',
     'plan': 'memory and time of a network on paper, stage by stage',
+    'parity': 'each precision of a bundle against float32 (workshop: needs the export extra)',
     'export': 'make a bundle (workshop: needs the export extra)',
     'build': 'TensorRT engines of a bundle for one GPU (needs the trt-build extra, or JetPack)',
 }
 _EXTRAS = {
     **dict.fromkeys(('rclpy', 'sensor_msgs', 'diagnostic_msgs', 'vla_trt_ros.msg'), 'ros'),
     **dict.fromkeys(('metaworld', 'mujoco', 'av', 'matplotlib'), 'sim'),
-    **dict.fromkeys(('torch', 'onnx'), 'export'),
+    **dict.fromkeys(('torch', 'onnx', 'ml_dtypes'), 'export'),
 }
 _EXAMPLES = """examples:
   vla-trt demo

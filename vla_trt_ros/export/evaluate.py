@@ -85,7 +85,8 @@ class _ReferenceGraph:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         feed = {name: inputs[name].astype(dtype) for name, dtype in self._types.items()}
-        return dict(zip(self._outputs, self._evaluator.run(None, feed), strict=True))
+        with np.errstate(over='ignore'):  # a mask plus a logit may be -Inf, which softmax takes
+            return dict(zip(self._outputs, self._evaluator.run(None, feed), strict=True))
 
 
 class MatMul(OpRun):

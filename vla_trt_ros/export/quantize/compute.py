@@ -199,7 +199,9 @@ def _convert(draft: Draft, tensor: TensorProto, name: str, to: int) -> None:
 
 
 def _clipped(array: Array, dtype: str) -> Array:
-    """``array`` in ``dtype``. A mask's lowest number becomes the lowest of ``dtype``, not -Inf."""
+    """``array`` in ``dtype``. The lowest float32, which masks attention, becomes half the lowest
+    of ``dtype``: a logit is added to it, and the sum must stay finite.
+    """
     to = dtype_of(dtype)
-    limit = float(ml_dtypes.finfo(to).max)
+    limit = float(ml_dtypes.finfo(to).max) / 2
     return np.clip(np.asarray(array, np.float32), -limit, limit).astype(to)
