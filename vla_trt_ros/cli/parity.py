@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
                 f"parity needs {package}, which is not installed: pip install '.[export]'."
             )
     from vla_trt_ros.export.calibration import collect_ranges
+    from vla_trt_ros.export.evaluate import versions
     from vla_trt_ros.export.graphs import network_inputs
     from vla_trt_ros.export.parity import (
         Chains,
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         'calibrated_on': len(part_a),
         'judged_on': len(part_b),
         'reference': 'the float32 graphs in ONNX Runtime on the CPU',
-        'judged_by': _versions(),
+        'judged_by': versions(),
         'made_here': made,
         'gripper': bundle.layout.actions[gripper].joint if gripper is not None else '',
         'gates': gates,
@@ -151,16 +152,6 @@ def _frames(args: argparse.Namespace, bundle: Bundle) -> Frames:
         return synthetic_frames(bundle, args.count, prompts)
     robot = load_robot(args.robot) if args.robot else None
     return read_frames(args.frames, bundle, args.count, args.prompt, robot)
-
-
-def _versions() -> str:
-    import onnx
-    import onnxruntime
-
-    return (
-        f'onnx reference evaluator {onnx.__version__} with float32 accumulation; ONNX Runtime '
-        f'{onnxruntime.__version__}; no GPU'
-    )
 
 
 def _write(where: str, record: dict[str, Any]) -> None:

@@ -42,6 +42,14 @@ def load_graph(path: Path) -> Graph:
         raise BackendError(f'{path} cannot be loaded: {error}') from error
 
 
+def versions() -> str:
+    """What judges, for a report."""
+    return (
+        f'onnx reference evaluator {onnx.__version__} with float32 accumulation; ONNX Runtime '
+        f'{ort.__version__}; no GPU'
+    )
+
+
 def _runs_in_ort(model: onnx.ModelProto) -> bool:
     types = {t.data_type for t in model.graph.initializer}
     types |= {v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
