@@ -44,11 +44,11 @@ def collect_ranges(
     seen: dict[str, dict[str, _Seen]] = {stage: {} for stage in STAGES}
     inputs = network_inputs(bundle, observations)
     with tempfile.TemporaryDirectory(prefix='calibration.') as folder:
-        probes = _Probes(bundle, Path(folder))
-        for i, tensors in enumerate(inputs):
-            report(f'calibration frame {i + 1} of {len(inputs)}')
-            for stage in STAGES:
-                probe = probes.of(stage, tensors)
+        for stage in STAGES:  # a stage at a time: only its weights are in memory
+            probes = _Probes(bundle, stage, Path(folder))
+            for i, tensors in enumerate(inputs):
+                report(f'calibration of {stage}: frame {i + 1} of {len(inputs)}')
+                probe = probes.of(tensors)
                 outputs = probe.graph.run(tensors)
                 for key, name in probe.taps:
                     seen[stage].setdefault(key, _Seen()).add(outputs[name], stage)
@@ -87,30 +87,29 @@ class _Probe:
 
 
 class _Probes:
-    """The float32 graph of each stage with every GEMM's input as a further output."""
+    """The float32 graphs of a stage with every GEMM's input as a further output."""
 
-    def __init__(self, bundle: Bundle, folder: Path) -> None:
-        self._bundle, self._folder = bundle, folder
-        self._probes: dict[tuple[str, GraphKey], _Probe] = {}
+    def __init__(self, bundle: Bundle, stage: str, folder: Path) -> None:
+        self._graphs, self._stage, self._folder = float_graphs(bundle, stage), stage, folder
+        self._probes: dict[GraphKey, _Probe] = {}
 
-    def of(self, stage: str, tensors: Mapping[str, Array]) -> _Probe:
+    def of(self, tensors: Mapping[str, Array]) -> _Probe:
         """The probe for a prompt of this length."""
-        graphs = float_graphs(self._bundle, stage)
-        bucket = None if stage == 'vision' else tensors['tokens'].shape[1]
-        steps = max((n for b, n in graphs if n is not None and b == bucket), default=None)
+        bucket = None if self._stage == 'vision' else tensors['tokens'].shape[1]
+        steps = max((n for b, n in self._graphs if n is not None and b == bucket), default=None)
         key = (bucket, steps)
-        if (stage, key) not in self._probes:
-            self._probes[stage, key] = self._make(stage, graphs[key])
-        return self._probes[stage, key]
+        if key not in self._probes:
+            self._probes[key] = self._make(self._graphs[key])
+        return self._probes[key]
 
-    def _make(self, stage: str, path: Path) -> _Probe:
+    def _make(self, path: Path) -> _Probe:
         draft = open_draft(path)
         widen(draft)
         graph = draft.model.graph
         outputs = tuple(v.name for v in graph.output)
         keys: dict[str, str] = {}
         taps = []
-        for gemm in find_gemms(draft, stage):
+        for gemm in find_gemms(draft, self._stage):
             if gemm.kept:
                 continue
             if gemm.weight not in keys:

@@ -32,13 +32,15 @@ def quantize_bundle(
     ranges: Mapping[str, Ranges] | None = None,
     stages: Sequence[str] = STAGES,
     keys: Callable[[str, GraphKey], bool] = lambda stage, key: True,
+    cpu: bool = True,
+    smooth: bool = True,
     report: Callable[[str], None] = lambda text: None,
 ) -> NewGraphs:
     """Write every graph of ``stages`` at ``precisions`` into ``folder``, from the float graphs.
 
     A stage on which a precision is refused is left out; check_stage says why. int8 is written
-    twice: as a source for GPUs, and in float32 for ONNX Runtime on a CPU. ``keys`` picks buckets
-    and step counts. Errors as in `quantize_stage`.
+    twice: as a source for GPUs and, with ``cpu``, in float32 for ONNX Runtime on a CPU. ``keys``
+    picks buckets and step counts. ``smooth`` and errors: as in `quantize_stage`.
     """
     new = NewGraphs()
     for precision in precisions:
@@ -50,9 +52,9 @@ def quantize_bundle(
             held = {k: p for k, p in float_graphs(bundle, stage).items() if keys(stage, k)}
             found = (ranges or {}).get(stage)
             report(f'{stage} {precision}')
-            _write(new, bundle, stage, precision, held, folder, found, None)
-            if row.quantized and row.cpu_compute:
-                _write(new, bundle, stage, precision, held, folder, found, row.cpu_compute)
+            _write(new, bundle, stage, precision, held, folder, found, None, smooth)
+            if cpu and row.quantized and row.cpu_compute:
+                _write(new, bundle, stage, precision, held, folder, found, row.cpu_compute, smooth)
     return new
 
 
@@ -65,6 +67,7 @@ def _write(
     folder: Path,
     ranges: Ranges | None,
     compute: str | None,
+    smooth: bool,
 ) -> None:
     mark = f'{precision}-cpu' if compute else precision
     graphs = {key: folder / f'{_stem(stage, key)}.{mark}.onnx' for key in held}
@@ -76,6 +79,7 @@ def _write(
         weights,
         ranges=ranges,
         compute=compute,
+        smooth=smooth,
     )
     new.stages.append(made)
     for (bucket, steps), path in graphs.items():
