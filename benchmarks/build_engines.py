@@ -3,7 +3,9 @@
     python benchmarks/build_engines.py --bundle BUNDLE --target sm_120 --precision bf16,fp8 \
         --prompt-tokens 200 --steps 10 --json benchmarks/build-pi05-sm120.json
 
-The bundle is not changed. Each engine is built in a process of its own; its memory is that
+The bundle is not changed. A precision that it holds no graphs of is made aside from its float
+graphs, with activation scales that are made up: good for sizes and times of a build, for nothing
+else, and the row says so. Each engine is built in a process of its own; its memory is that
 process's largest resident size, its seconds cover parsing and building, not starting Python. A
 build is no run: nothing here was executed on a GPU.
 """
@@ -14,14 +16,20 @@ import argparse
 import json
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vla_trt_ros.backends.trt_module import TensorRT
 from vla_trt_ros.bundle import Bundle, SourceEntry, open_bundle
 from vla_trt_ros.config import STAGES
 from vla_trt_ros.errors import VlaError
-from vla_trt_ros.export.trt.builder import BuildOptions
+from vla_trt_ros.export.quantize.bundle import quantize_bundle
+from vla_trt_ros.export.quantize.ranges import ActivationRange
+from vla_trt_ros.export.trt.builder import BuildOptions, peak_memory_bytes
 from vla_trt_ros.export.trt.graph_facts import read_graph
 from vla_trt_ros.export.trt.targets import choose_builder, local_target
 from vla_trt_ros.export.trt.worker import build_apart
@@ -56,26 +64,73 @@ def main() -> int:
     failed = 0
     for stage in args.stage.split(','):
         for precision in args.precision.split(','):
-            for source in bundle.manifest.sources:
-                fits = (source.stage, source.precision) == (stage, precision)
-                bucket = source.prompt_bucket in (None, args.prompt_tokens)
-                if fits and bucket and source.num_steps in (None, args.steps):
-                    row = measure(bundle, source, args.target, trt)
+            with tempfile.TemporaryDirectory(dir=bundle.path.parent) as name:
+                folder = Path(name)
+                for place, source, extra in graphs(bundle, stage, precision, args, folder):
+                    row = measure(place, folder, source, args.target, trt) | extra
                     failed += 'refused' in row
                     print(json.dumps(row), flush=True)
-                    same = ('stage', 'precision', 'prompt_tokens', 'steps', 'target')
-                    record['engines'] = [
-                        r for r in record['engines'] if any(r[k] != row[k] for k in same)
-                    ] + [row]
+                    record['engines'] = [r for r in record['engines'] if not same(r, row)]
+                    record['engines'].append(row)
                     if args.json:
                         text = json.dumps(record, indent=1) + '\n'
                         args.json.write_text(text, encoding='utf-8')
     return 1 if failed else 0
 
 
-def measure(bundle: Bundle, source: SourceEntry, target: str, trt: TensorRT) -> dict[str, Any]:
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two rows are of the same engine."""
+    keys = ('stage', 'precision', 'prompt_tokens', 'steps', 'target')
+    return all(one[k] == other[k] for k in keys)
+
+
+class MadeUpRanges(dict[str, ActivationRange]):
+    """The same range for every GEMM, for builds that nobody will judge."""
+
+    def __missing__(self, key: str) -> ActivationRange:
+        return ActivationRange(8.0, 6.0, np.ones(1, np.float32))
+
+
+def graphs(
+    bundle: Bundle, stage: str, precision: str, args: argparse.Namespace, folder: Path
+) -> Iterator[tuple[Path, SourceEntry, dict[str, Any]]]:
+    """Where each graph lies, its row in a manifest, and what making it cost."""
+
+    def wanted(bucket: int | None, steps: int | None) -> bool:
+        return bucket in (None, args.prompt_tokens) and steps in (None, args.steps)
+
+    held = [
+        s
+        for s in bundle.manifest.sources
+        if (s.stage, s.precision) == (stage, precision) and wanted(s.prompt_bucket, s.num_steps)
+    ]
+    if held:
+        for source in held:
+            yield bundle.file(source.file), source, {}
+        return
+    begin = time.monotonic()
+    new = quantize_bundle(
+        bundle,
+        [precision],
+        folder,
+        ranges={stage: MadeUpRanges(none=ActivationRange(1.0, 1.0, np.ones(1, np.float32)))},
+        stages=[stage],
+        keys=lambda _, key: wanted(*key),
+    )
+    cost = {
+        'activation_scales': 'made up',
+        'quantise_seconds': round(time.monotonic() - begin, 1),
+        'quantise_peak_memory_bytes': peak_memory_bytes(),
+    }
+    for source in new.sources:
+        yield folder / source.file, source, cost
+
+
+def measure(
+    graph: Path, folder: Path, source: SourceEntry, target: str, trt: TensorRT
+) -> dict[str, Any]:
     """One row."""
-    facts = read_graph(bundle.file(source.file))
+    facts = read_graph(graph)
     row: dict[str, Any] = {
         'stage': source.stage,
         'precision': source.precision,
@@ -86,11 +141,13 @@ def measure(bundle: Bundle, source: SourceEntry, target: str, trt: TensorRT) -> 
         'attentions': facts.attentions,
     }
     options = BuildOptions(source.file, source.precision, target)
-    with tempfile.TemporaryDirectory(dir=bundle.path.parent) as folder:
-        try:
-            built = build_apart(bundle.file(source.file), Path(folder) / 'plan', options, trt)
-        except VlaError as error:
-            return row | {'refused': str(error)}
+    plan = folder / 'plan'
+    try:
+        built = build_apart(graph, plan, options, trt)
+    except VlaError as error:
+        return row | {'refused': str(error)}
+    finally:
+        plan.unlink(missing_ok=True)
     return row | {
         'plan_bytes': built.plan_bytes,
         'seconds': round(built.seconds, 1),

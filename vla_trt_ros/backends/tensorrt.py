@@ -56,8 +56,8 @@ class TensorRTEngine:
         self._runtime = self._trt.module.Runtime(self._trt.logger)
         self._engine = _deserialize(source, self._trt, self._runtime)
         check_tensors(source, self._engine, self._trt.module)
-        self._cache = RuntimeCache(source.name, record)
-        self._context = self._cache.context(self._engine)
+        self._kernels = RuntimeCache(record)
+        self._context = self._kernels.context(self._engine)
         if self._context is None:
             raise BackendError(
                 f'{source.name}: TensorRT made no execution context: '
@@ -111,7 +111,7 @@ class TensorRTEngine:
             if not self._mirrors[name].read:
                 self._mirrors[name].download(array, handle)
         self._stream.wait()
-        self._cache.save()
+        self._kernels.save()
 
     def _queue(self, stream: int) -> None:
         if not self._context.execute_async_v3(stream):
@@ -146,11 +146,9 @@ class RuntimeCache:
     compiles at build time: there this does nothing.
     """
 
-    def __init__(self, name: str, record: EngineRecord) -> None:
+    def __init__(self, record: EngineRecord) -> None:
         root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         self.file = root / 'vla_trt_ros' / f'{record.plan_sha256[:16]}.{record.key.flavour}'
-        self._name = name
-        self._config: Any = None
         self._cache: Any = None
 
     def context(self, engine: Any) -> Any:
@@ -158,7 +156,7 @@ class RuntimeCache:
         config = engine.create_runtime_config()
         if not hasattr(config, 'create_runtime_cache'):
             return engine.create_execution_context()
-        self._config, self._cache = config, config.create_runtime_cache()
+        self._cache = config.create_runtime_cache()
         with contextlib.suppress(OSError):
             self._cache.deserialize(self.file.read_bytes())
         config.set_runtime_cache(self._cache)
@@ -203,12 +201,12 @@ def platform_of(target: str) -> str:
     return 'NAME'
 
 
-def check_tensors(source: EngineSource, engine: Any, trt: Any) -> None:
+def check_tensors(source: EngineSource, engine: Any, module: Any) -> None:
     """BackendError unless the plan's tensors are those of ``source``."""
     found: dict[str, dict[str, TensorSpec]] = {'input': {}, 'output': {}}
     for i in range(engine.num_io_tensors):
         name = engine.get_tensor_name(i)
-        role = 'input' if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else 'output'
+        role = 'input' if engine.get_tensor_mode(name) == module.TensorIOMode.INPUT else 'output'
         dtype = engine.get_tensor_dtype(name).name
         shape = tuple(int(n) for n in engine.get_tensor_shape(name))
         found[role][name] = TensorSpec(name, shape, _DTYPES.get(dtype, dtype))

@@ -60,13 +60,13 @@ def choose_builder(
     )
 
 
-def set_target(trt: Any, config: Any, target: str) -> None:
+def set_target(module: Any, config: Any, target: str) -> None:
     """Tell ``config`` what to build for, where the library lets one choose.
 
     Left open, TensorRT-RTX builds for many GPUs and drops, without a word, those that lack a
     datatype; named, such a GPU is an error.
     """
-    listed = getattr(trt, 'ComputeCapability', None)
+    listed = getattr(module, 'ComputeCapability', None)
     if listed is None:
         return
     config.num_compute_capabilities = 1
