@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, external_data_helper, numpy_helper
 
 from vla_trt_ros.backends.base import Array
 from vla_trt_ros.errors import BundleError
@@ -78,10 +78,10 @@ class Draft:
                 continue
             made = store.find(content.tag)
             if made is None:
-                array = np.ascontiguousarray(content.make()).reshape(tuple(tensor.dims))
+                array = content.make()
                 if tensor.data_type in FLOATS:
                     check_finite(tensor.name, array)
-                made = store.put(content.tag, numpy_helper.from_array(array))
+                made = store.put(content.tag, array)
             name, announced = tensor.name, tensor.data_type
             tensor.CopyFrom(made)
             tensor.name = name
@@ -133,14 +133,26 @@ def drop_unused(model: onnx.ModelProto) -> None:
 
 
 def _reader(whole: TensorProto, folder: Path) -> Callable[[], Array]:
+    """External values are mapped, not read: pages come as they are used, and can go again."""
+    if not whole.external_data:
+        return lambda: numpy_helper.to_array(whole)
+    place = external_data_helper.ExternalDataInfo(whole)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(whole.data_type)
+    if whole.data_type not in FLOATS or Path(place.location).name != place.location:
+        raise BundleError(
+            f'weight {whole.name!r} is kept in {place.location!r}, which is not a file beside the '
+            'graph; export the bundle again.'
+        )
+
     def read() -> Array:
-        tensor = TensorProto()
-        tensor.CopyFrom(whole)
         try:
-            return numpy_helper.to_array(tensor, str(folder))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            return np.memmap(
+                folder / place.location, dtype, 'r', place.offset or 0, tuple(whole.dims)
+            )
+        except (OSError, ValueError) as error:
             raise BundleError(
-                f'weight {whole.name!r} cannot be read ({error}); export the bundle again.'
+                f'weight {whole.name!r} cannot be read from {place.location} ({error}); export '
+                'the bundle again.'
             ) from error
 
     return read

@@ -19,6 +19,7 @@ from vla_trt_ros.errors import BundleError
 E4M3_MAX, E2M1_MAX, INT8_MAX, INT4_MAX = 448.0, 6.0, 127.0, 7.0
 FP4_BLOCK = 16
 INT4_BLOCK = 128
+_CHUNK = 1 << 24  # numbers looked at together: a mask of 16 MB
 _SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 
 
@@ -38,16 +39,24 @@ def dtype_of(name: str) -> np.dtype[np.generic]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def check_finite(name: str, weight: Array) -> Float32Array:
-    """``weight`` as float32; BundleError counts NaN and Inf."""
-    wide = np.asarray(weight, np.float32)
-    bad = int(wide.size - np.isfinite(wide).sum())
+def check_finite(name: str, weight: Array) -> None:
+    """BundleError counts the NaN and Inf of ``weight``."""
+    flat = weight.reshape(-1)
+    bad = sum(
+        int(np.count_nonzero(~np.isfinite(flat[i : i + _CHUNK])))
+        for i in range(0, flat.size, _CHUNK)
+    )
     if bad:
         raise BundleError(
-            f'weight {name!r} holds {bad} NaN or Inf of {wide.size} numbers; the checkpoint is '
+            f'weight {name!r} holds {bad} NaN or Inf of {weight.size} numbers; the checkpoint is '
             'damaged, or overflowed when it was cast: export it again from the original.'
         )
-    return wide
+
+
+def as_float32(name: str, weight: Array) -> Float32Array:
+    """``weight`` as float32, checked to be finite."""
+    check_finite(name, weight)
+    return np.asarray(weight, np.float32)
 
 
 def activation_scale(amax: float, largest: float, dtype: str) -> Array:

@@ -21,6 +21,7 @@ from vla_trt_ros.export.quantize.numerics import (
     Format,
     Quantized,
     activation_scale,
+    as_float32,
     check_finite,
     dtype_of,
     fp4_tensor_scale,
@@ -148,7 +149,7 @@ class Quantizer:
 
         def made() -> Quantized:
             if self._last is None or self._last[0] != tag:
-                matrix = check_finite(gemm.weight, gemm.matrix(draft))
+                matrix = as_float32(gemm.weight, gemm.matrix(draft))
                 if divisors is not None:
                     matrix = matrix * divisors[:, None]
                 self._last = (tag, self._format.quantize(matrix, self._compute))
@@ -189,14 +190,16 @@ class Quantizer:
         key = '+'.join(self._key(draft, gemm) for gemm in group)
         if key not in self._divisors:
             channels = np.max([self._range(draft, gemm).channels for gemm in group], axis=0)
-            weights = [check_finite(g.weight, g.matrix(draft)) for g in group]
+            weights = [as_float32(g.weight, g.matrix(draft)) for g in group]
             self._divisors[key] = smoothing(channels, np.concatenate(weights, axis=1))
         return self._divisors[key]
 
     def _key(self, draft: Draft, gemm: Gemm) -> str:
         tag = draft.contents[gemm.weight].tag
         if tag not in self._keys:
-            self._keys[tag] = weight_key(check_finite(gemm.weight, gemm.matrix(draft)))
+            matrix = gemm.matrix(draft)
+            check_finite(gemm.weight, matrix)
+            self._keys[tag] = weight_key(matrix)
         return self._keys[tag]
 
     def _range(self, draft: Draft, gemm: Gemm) -> ActivationRange:
