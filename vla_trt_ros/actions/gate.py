@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_trt_ros.actions import reasons
 from vla_trt_ros.actions.admission import Admission, Admitted, Refusal
 from vla_trt_ros.actions.drive import Drive
 from vla_trt_ros.actions.feedback import Feedback
@@ -33,16 +34,6 @@ CLOCK_SLACK_NS = 10_000_000
 """Time may step back this far, as a disciplined clock does, before it counts as a jump."""
 TRACKING_WINDOW_NS = 10 * NS
 """`SafetyConfig.max_tracking_errors` counts within this."""
-
-_NO_CHUNK = Freshness(Reason.NO_CHUNK, 'waiting for a new chunk.')
-_USED_UP = Freshness(
-    Reason.STALE_CHUNK,
-    'the rows of the last chunk are used up and no new chunk came: is the policy running?',
-)
-_ESTOP = Freshness(Reason.ESTOP, 'e-stop is latched: release it and call ~/estop_reset.')
-_RELEASED = Freshness(Reason.ESTOP, 'e-stop is unlatched: call ~/reset to move again.')
-_DISABLED = Freshness(Reason.DISABLED, 'disabled: call ~/enable with true.')
-_OK = Freshness()
 
 
 class CommandGate:
@@ -75,13 +66,13 @@ class CommandGate:
         self._enabled = enabled
         self._estop_input = False
         self._pending: Admitted | None = None
-        self._bad_chunk = _OK
+        self._bad_chunk = reasons.OK
         self._tracking_errors: deque[int] = deque()
         self._now_ns: int | None = None
         self._state = State.WAITING if enabled else State.INACTIVE
         self._since_ns = 0
         # `_why` is shown; `_idle` is what it goes back to when the inputs are good again.
-        self._why = self._idle = _NO_CHUNK if enabled else _DISABLED
+        self._why = self._idle = reasons.NO_CHUNK if enabled else reasons.DISABLED
 
     def offer_chunk(self, chunk: ActionChunk, now_ns: int) -> Reason:
         """Take ``chunk`` for the next `tick`; NONE, or why it was refused.
@@ -96,7 +87,7 @@ class CommandGate:
         checked = self._admission.check(chunk, now_ns)
         if isinstance(checked, Admitted):
             self._counters.add('chunks')
-            self._pending, self._bad_chunk = checked, _OK
+            self._pending, self._bad_chunk = checked, reasons.OK
             return Reason.NONE
         self._refuse(checked)
         return checked.reason
@@ -132,7 +123,7 @@ class CommandGate:
         if not pressed or self._state is State.ESTOPPED:
             return
         self._counters.add('estops')
-        self._enter(State.ESTOPPED, _ESTOP, now_ns)
+        self._enter(State.ESTOPPED, reasons.ESTOP, now_ns)
         self._rest_at_measured(now_ns, 1.0 / self.robot.control_rate)
 
     def reset_estop(self, now_ns: int) -> tuple[bool, str]:
@@ -146,9 +137,9 @@ class CommandGate:
         if self._estop_input:
             return False, 'the e-stop input is still true: release it first.'
         if not self._enabled:
-            self._enter(State.INACTIVE, _DISABLED, now_ns)
+            self._enter(State.INACTIVE, reasons.DISABLED, now_ns)
         else:
-            self._enter(State.STOPPED, _RELEASED, now_ns)
+            self._enter(State.STOPPED, reasons.RELEASED, now_ns)
         return True, self._why.text
 
     def reset(self, now_ns: int) -> tuple[bool, str]:
@@ -178,7 +169,7 @@ class CommandGate:
             return True, f'already enabled: {self._state.name}.'
         if self._state is State.RUNNING:
             self._drive.brake(now_ns)
-        self._enter(State.INACTIVE, _DISABLED, now_ns)
+        self._enter(State.INACTIVE, reasons.DISABLED, now_ns)
         return True, 'disabled.'
 
     def tick(self, now_ns: int) -> tuple[Command | None, GateStatus]:
@@ -234,7 +225,7 @@ class CommandGate:
         self._pending = None
         here = self._keeping_grip(measured[0], now_ns)
         if self._count(self._drive.start(chunk, here, now_ns)):
-            self._enter(State.RUNNING, _OK, now_ns)
+            self._enter(State.RUNNING, reasons.OK, now_ns)
 
     def _run(self, now_ns: int) -> None:
         fault = self._fault(now_ns)
@@ -246,7 +237,7 @@ class CommandGate:
         if not fault.ok:
             self._hold(fault, now_ns)
         elif self._drive.over(now_ns):
-            self._hold(_USED_UP, now_ns)
+            self._hold(reasons.USED_UP, now_ns)
 
     def _fault(self, now_ns: int) -> Freshness:
         joints = self._feedback.freshness(now_ns)
@@ -256,10 +247,10 @@ class CommandGate:
         measured = self._feedback.measured()
         # In a dry run nothing is commanded, so nothing follows.
         if self.dry_run or measured is None:
-            return _OK
+            return reasons.OK
         position, stamp_ns = measured
         commanded = self._drive.commanded(stamp_ns)
-        return _OK if commanded is None else self._feedback.tracking(position, commanded)
+        return reasons.OK if commanded is None else self._feedback.tracking(position, commanded)
 
     def _hold(self, fault: Freshness, now_ns: int) -> None:
         self._counters.add(f'hold_{fault.reason.name.lower()}')
@@ -301,15 +292,15 @@ class CommandGate:
 
     def _restart(self, now_ns: int) -> tuple[bool, str]:
         self._admission.forget()
-        self._bad_chunk = _OK
+        self._bad_chunk = reasons.OK
         self._tracking_errors.clear()
-        self._enter(State.WAITING, _NO_CHUNK, now_ns)
+        self._enter(State.WAITING, reasons.NO_CHUNK, now_ns)
         return True, 'done; the next chunk moves the arm.'
 
     def _enter(self, state: State, why: Freshness, now_ns: int) -> None:
         self._state, self._why, self._since_ns = state, why, now_ns
         from_joints = why.reason in (Reason.NO_STATE, Reason.STALE_STATE, Reason.BAD_STATE)
-        self._idle = _NO_CHUNK if from_joints or why.reason is Reason.BAD_ACTION else why
+        self._idle = reasons.NO_CHUNK if from_joints or why.reason is Reason.BAD_ACTION else why
         # Only a chunk that comes after this may move the arm again.
         self._pending = None
 
