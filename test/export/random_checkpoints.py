@@ -7,13 +7,8 @@ import torch
 from safetensors.torch import save_file
 from stats_files import numbers
 
-from vla_trt_ros.export.pi05.layouts import (
-    EMBEDDING,
-    LEROBOT_PREFIX,
-    TIED_HEAD,
-    published_name,
-    unread_shapes,
-)
+from vla_trt_ros.export.pi05.checkpoint_writer import checkpoint_tensors, write_weights
+from vla_trt_ros.export.pi05.layouts import KeyLayout
 from vla_trt_ros.export.pi05.model import Pi05
 from vla_trt_ros.policies.pi05.spec import (
     ExpertConfig,
@@ -37,28 +32,10 @@ TINY = Pi05Config(
 )
 
 
-def tensors(model: Pi05, layout: str) -> dict[str, torch.Tensor]:
-    """All tensors that the reference implementation of ``layout`` keeps: also those that no
-    action depends on. openpi's writer keeps the head of the tied pair, LeRobot's both.
-    """
-    prefix = LEROBOT_PREFIX if layout == 'lerobot' else ''
-    found = {published_name(name, layout): p.detach() for name, p in model.named_parameters()}
-    embedding = published_name(EMBEDDING, layout)
-    found[prefix + TIED_HEAD] = found[embedding].clone()
-    if layout == 'openpi':
-        del found[embedding]
-    for name, shape in unread_shapes(model.config).items():
-        if 'gemma_expert.model.embed_tokens' not in name:
-            found[prefix + name] = torch.full(shape, 0.5, dtype=found[prefix + TIED_HEAD].dtype)
-    return found
-
-
-def write_weights(folder: Path, model: Pi05, layout: str) -> Path:
-    """model.safetensors in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    held = {k: v.contiguous() for k, v in tensors(model, layout).items()}
-    save_file(held, folder / 'model.safetensors')
-    return folder
+def tensors(model: Pi05, layout: KeyLayout) -> dict[str, torch.Tensor]:
+    """Copies of all tensors of a checkpoint in ``layout``, to spoil."""
+    made = checkpoint_tensors(model, layout)
+    return {name: make().clone().contiguous() for name, make in made.items()}
 
 
 def write_openpi(folder: Path, model: Pi05, *, joints: int = 4, asset: str = 'mine') -> Path:

@@ -7,11 +7,12 @@ import pytest
 torch = pytest.importorskip('torch', reason="workshop only: pip install '.[export]'")
 pytest.importorskip('safetensors', reason="workshop only: pip install '.[export]'")
 
-from random_checkpoints import TINY, tensors, write_weights  # noqa: E402
+from random_checkpoints import TINY, tensors  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from vla_trt_ros.errors import BundleError  # noqa: E402
 from vla_trt_ros.export.pi05.checkpoint import open_checkpoint  # noqa: E402
+from vla_trt_ros.export.pi05.checkpoint_writer import write_weights  # noqa: E402
 from vla_trt_ros.export.pi05.layouts import LAYOUTS, TIED_HEAD, our_name  # noqa: E402
 from vla_trt_ros.export.pi05.parameters import load_model  # noqa: E402
 from vla_trt_ros.export.pi05.random_weights import random_model  # noqa: E402

@@ -30,7 +30,7 @@ def test_committed_nano_is_what_the_exporter_makes(tmp_path, capsys):
     pytest.importorskip('torch', reason='workshop only: pip install .[export]')
     assert main([*WORDS, str(tmp_path / 'nano')]) == 0
     told = capsys.readouterr()
-    assert '13 engines' in told.out
+    assert '13 graphs' in told.out
     assert '[13/13]' in told.err
     fresh, committed = (
         open_bundle(path) for path in (tmp_path / 'nano', share_dir() / 'bundles' / 'nano')

@@ -93,7 +93,8 @@ def test_unrolled_loop_equals_a_loop_on_the_host(model, bundle, tmp_path):
     pixels, tokens, mask, noise = inputs()
     with torch.no_grad():
         keys, values = model.fill_kv_cache(model.embed_images(pixels), tokens, mask)
-        table = model.modulation(torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2])).numpy()
+        times = torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2], dtype=torch.float64)
+        table = model.modulation(times).numpy()
     for name, value in {
         'keys': keys,
         'values': values,

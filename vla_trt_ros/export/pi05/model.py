@@ -83,7 +83,8 @@ class Pi05(nn.Module):
     ) -> Tensor:
         """The policy from end to end: normalised actions [1, H, A]."""
         keys, values = self.fill_kv_cache(self.embed_images(pixels), tokens, prefix_mask)
-        table = self.modulation(torch.tensor(euler_times(num_steps), device=noise.device))
+        times = torch.tensor(euler_times(num_steps), dtype=torch.float64, device=noise.device)
+        table = self.modulation(times)
         x, dt = noise, -1.0 / num_steps
         for row in table:
             x = x + dt * self.denoise_step(x, row, keys, values, prefix_mask)

@@ -82,4 +82,4 @@ def modulation_table(source: ParameterSource, times: list[float]) -> Tensor:
         tensor = source.load(name).float()
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
     with torch.no_grad():
-        return model.modulation(torch.tensor(times))
+        return model.modulation(torch.tensor(times, dtype=torch.float64))
