@@ -61,6 +61,17 @@ def test_memory(capsys):
         assert cells == [f'{b / 1e9:.2f}' for b in held]
 
 
+def test_planned_beside_built(capsys):
+    found = rows('(?:vision|prefix|denoise) (?:bf16|fp8)')
+    assert len(found) == 5
+    for name, planned_mb, built_mb in found:
+        stage, precision = name.split()
+        shape = {'views': '2', 'prompt-tokens': '200', 'precision': precision}
+        (plan,) = planned(capsys, platform='rtx', **shape)
+        assert planned_mb == f'{plan["stages"][stage]["engine_bytes"] / 1e6:.1f}'
+        assert float(planned_mb) == pytest.approx(float(built_mb), rel=0.01)
+
+
 def test_the_example_is_what_the_command_prints(capsys):
     command, printed = re.search(r'\$ vla-trt (plan .+?)\n(.+?)\n```', TEXT, re.DOTALL).groups()
     assert main(command.split()) == 0

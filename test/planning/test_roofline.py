@@ -1,6 +1,8 @@
 """Floors against the table they were first published in, and how they are made."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +99,18 @@ def test_memory_of_the_true_size():
     assert memory.kv_cache == 18 * 2 * 560 * 256 * 2
     assert 560 * (3 * 16384) * 2 < memory.activations < 80e6
     assert memory.total == memory.weights + memory.kv_cache + memory.activations
+
+
+def test_engines_that_were_built_hold_what_was_planned():
+    file = Path(__file__).parents[2] / 'benchmarks' / 'build-pi05-sm120.json'
+    built = json.loads(file.read_text())['engines']
+    assert {(e['stage'], e['precision']) for e in built} >= {(s, 'bf16') for s in STAGES}
+    for engine in (e for e in built if e['precision'] in ('bf16', 'fp8')):
+        tokens, steps = engine['prompt_tokens'] or 200, engine['steps'] or 10
+        made = plan('rtx5090', engine['precision'], tokens=tokens, steps=steps)
+        (stage,) = (s for s in made.stages if s.stage == engine['stage'])
+        assert stage.engine_bytes == pytest.approx(engine['weights_bytes'], rel=0.02)
+        assert engine['activation_bytes'] < 1.25 * made.memory.activations
 
 
 def test_weights_shrink_with_the_precision_and_embeddings_do_not():
