@@ -47,9 +47,9 @@ def test_the_page_of_nano(capsys):
     assert 'gripper (absolute)' in text
     assert 'views base, wrist of 112 x 112 pixels, horizon 10' in text
     steps = ['1', '2', '3', '5', '10']
-    assert row(text, 'prefix', 'onnxruntime')[2:7] == ['fp32', 'any', '2', '32', '64']
-    denoise = row(text, 'denoise', 'onnxruntime')
-    assert denoise[2:-1] == ['fp32', 'any', '10', '32', '64', *steps]
+    assert row(text, 'prefix', 'onnxruntime', 'fp32')[3:7] == ['any', '2', '32', '64']
+    denoise = row(text, 'denoise', 'onnxruntime', 'fp32')
+    assert denoise[3:-1] == ['any', '10', '32', '64', *steps]
     assert text.endswith('every hash is right\n')
 
 
@@ -89,14 +89,15 @@ def test_sources_and_engines_of_one_gpu_have_rows_of_their_own(capsys, bundle):
     edit(bundle, change)
     text = shown(capsys, bundle)
     assert row(text, 'vision', 'tensorrt') == ['vision', 'tensorrt', 'fp8', 'sm_120', '1', '3.0']
-    assert row(text, 'vision', 'source') == ['vision', 'source', 'fp8', 'any', '1', '6.5']
+    assert row(text, 'vision', 'source', 'fp8') == ['vision', 'source', 'fp8', 'any', '1', '6.5']
     beside = text.partition('weights beside the graphs')[2]
     assert 'vision.fp8.weights' not in beside
 
 
-def test_a_stage_is_listed_in_the_order_that_it_runs(capsys, bundle):
+def test_stages_are_listed_in_the_order_that_they_run(capsys, bundle):
     edit(bundle, lambda data: data['engines'].reverse())
-    stages = [w[0] for w in map(str.split, shown(capsys, bundle).splitlines()) if 'fp32' in w]
+    words = map(str.split, shown(capsys, bundle).splitlines())
+    stages = [w[0] for w in words if w[1:3] == ['onnxruntime', 'fp32']]
     assert stages == ['vision', 'prefix', 'denoise']
 
 
