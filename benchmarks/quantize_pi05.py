@@ -80,7 +80,7 @@ def one(path: Path, out: Path, stage: str, precision: str) -> dict:
         cpu=False,
         smooth=False,
     )
-    made = new.stages[0]
+    made, usage = new.stages[0], resource.getrusage(resource.RUSAGE_SELF)
     return {
         'stage': stage,
         'precision': precision,
@@ -88,7 +88,8 @@ def one(path: Path, out: Path, stage: str, precision: str) -> dict:
         'gemm_weights': made.quantized,
         'kept': len(made.kept),
         'seconds': round(time.perf_counter() - begin, 1),
-        'peak_memory_mb': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        'cpu_seconds': round(usage.ru_utime + usage.ru_stime, 1),
+        'peak_memory_mb': round(usage.ru_maxrss / 1024),
         'weight_mb': round(made.weight_bytes / 1e6, 1),
     }
 

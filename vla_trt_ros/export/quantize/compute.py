@@ -25,6 +25,8 @@ _NARROW = frozenset(
 _WIDE = frozenset(('Conv', 'Pow', 'ReduceMean', 'Sqrt', 'Reciprocal', 'Cos', 'Sin'))
 _HANDED_ON = frozenset(('image_tokens', 'keys', 'values'))
 _FLOAT = TensorProto.FLOAT
+_MASK = 1e38
+"""No weight is as large; a number that is stands for minus infinity."""
 _DTYPE = {element: name for name, element in ELEMENT.items()}
 
 
@@ -189,19 +191,23 @@ def _convert(draft: Draft, tensor: TensorProto, name: str, to: int) -> None:
     content = draft.contents.pop(tensor.name) if name == tensor.name else None
     content = content or draft.contents.get(tensor.name)
     if content is None:
-        draft.add(name, _clipped(onnx.numpy_helper.to_array(tensor), dtype))
+        draft.add(name, _rounded(onnx.numpy_helper.to_array(tensor), dtype))
         return
     make = content.make
     converted = Content(
-        f'{content.tag}>{dtype}', lambda: _clipped(make(), dtype), content.original
+        f'{content.tag}>{dtype}', lambda: _rounded(make(), dtype), content.original
     )
     draft.announce(name, dtype, tuple(tensor.dims), converted)
 
 
-def _clipped(array: Array, dtype: str) -> Array:
+def _rounded(array: Array, dtype: str) -> Array:
     """``array`` in ``dtype``. The lowest float32, which masks attention, becomes half the lowest
     of ``dtype``: a logit is added to it, and the sum must stay finite.
     """
     to = dtype_of(dtype)
-    limit = float(ml_dtypes.finfo(to).max) / 2
-    return np.clip(np.asarray(array, np.float32), -limit, limit).astype(to)
+    wide = np.asarray(array, np.float32)
+    masks = np.isfinite(wide) & (np.abs(wide) > _MASK)
+    if masks.any():
+        wide = np.where(masks, np.sign(wide) * (float(ml_dtypes.finfo(to).max) / 2), wide)
+    with np.errstate(over='ignore'):  # what overflows is Inf, which is refused by name
+        return np.asarray(wide.astype(to))
