@@ -99,10 +99,11 @@ def plan_jobs(
     """What `run_jobs` would do. ConfigError for a precision that the stage or the target refuses,
     BundleError for one that the bundle has no graphs of.
     """
-    jobs: list[Job] = []
     for stage, precision in precisions.items():
         check_target(precision, target)
         check_stage(stage, precision)
+    jobs: list[Job] = []
+    for stage, precision in precisions.items():
         jobs += [
             _job(bundle, source, target, wanted, trt)
             for source in bundle.sources(stage, precision)

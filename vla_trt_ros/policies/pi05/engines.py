@@ -82,7 +82,9 @@ def load_engines(
             held = [e for e in bundle.manifest.engines if e.stage == stage]
             found = tuple(replace(e, backend='null') for e in held)
         else:
-            found = bundle.engines(stage, choice.backend, choice.precision)
+            found = _for_target(
+                bundle, bundle.engines(stage, choice.backend, choice.precision), platform
+            )
         for entry in found:
             _check(entry, config)
         return {(e.prompt_bucket, e.num_steps): e for e in found}
@@ -108,6 +110,21 @@ def load_engines(
         shared |= {name: buffers[name] for name in ('noise', 'actions')}
         chains[bucket] = Chain(prefix, denoise, buffers['tokens'][0], buffers['prefix_mask'][0])
     return Engines(vision, chains, shared['pixels'], shared['noise'], shared['actions'])
+
+
+def _for_target(
+    bundle: Bundle, entries: tuple[EngineEntry, ...], platform: PlatformConfig
+) -> tuple[EngineEntry, ...]:
+    """Those of ``entries`` that run on the platform's GPU; a bundle may hold several's."""
+    found = tuple(e for e in entries if e.target in ('any', platform.target))
+    if not found:
+        built_for = ', '.join(sorted({e.target for e in entries}))
+        raise BundleError(
+            f'bundle {bundle.name!r}: the {entries[0].stage} engines are for {built_for}, '
+            f'platform {platform.name} is {platform.target}: run vla-trt build --bundle '
+            f'{bundle.path} --platform {platform.name}.'
+        )
+    return found
 
 
 def describe(entry: EngineEntry) -> str:

@@ -1,0 +1,280 @@
+"""`vla-trt build` on nano: what is built, kept, rebuilt, refused, and what a failure leaves."""
+
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip('onnx', reason="workshop only: pip install '.[trt-build]'")
+pytest.importorskip('ml_dtypes', reason="workshop only: pip install '.[tensorrt]'")
+
+import onnx
+
+from vla_trt_ros.backends.engine_file import read_record, record_path
+from vla_trt_ros.backends.trt_module import TensorRT
+from vla_trt_ros.bundle import SourceEntry, open_bundle
+from vla_trt_ros.config import load_platform, share_dir
+from vla_trt_ros.errors import BackendError, BundleError, ConfigError
+from vla_trt_ros.export.bundle_writer import extend_bundle
+from vla_trt_ros.export.trt import bundle_build
+from vla_trt_ros.export.trt.builder import BuildFacts
+from vla_trt_ros.export.trt.bundle_build import Wanted, plan_jobs, run_jobs
+from vla_trt_ros.export.trt.layer_log import LayerLog
+
+RTX_MODULE = SimpleNamespace(ComputeCapability=SimpleNamespace(SM86=1, SM89=2, SM120=3))
+LOGGER = SimpleNamespace(errors=[], listener=None)
+RTX = TensorRT(RTX_MODULE, 'tensorrt_rtx', '1.7', LOGGER)
+FULL = TensorRT(SimpleNamespace(), 'tensorrt', '10.13', LOGGER)
+FP32 = dict.fromkeys(('vision', 'prefix', 'denoise'), 'fp32')
+SMALL = Wanted(prompt_tokens=(32,), num_steps=(1,))
+
+
+@pytest.fixture
+def nano(tmp_path):
+    """A copy of nano whose float graphs are sources."""
+    path = tmp_path / 'nano'
+    shutil.copytree(share_dir() / 'bundles' / 'nano', path)
+    bundle = open_bundle(path)
+    if not bundle.manifest.sources:
+        extend_bundle(
+            path,
+            sources=[
+                SourceEntry(
+                    e.stage,
+                    'fp32',
+                    e.file,
+                    e.inputs,
+                    e.outputs,
+                    e.prompt_bucket,
+                    e.num_steps,
+                    (f'{e.stage}.weights',),
+                )
+                for e in bundle.manifest.engines
+            ],
+        )
+    return path
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """A builder that writes a few bytes; what it was asked for. ``fail`` is raised at its turn."""
+    asked = SimpleNamespace(names=[], fail={})
+
+    def build(graph, plan, options, trt):
+        asked.names.append(options.name)
+        plan.write_bytes(b'half')
+        if options.name in asked.fail:
+            raise asked.fail[options.name]
+        plan.write_bytes(f'{graph.name} for {options.target}'.encode())
+        log = LayerLog(layers=5, fused_attentions=2, low_precision={}, weights_bytes=3)
+        return BuildFacts(1.25, plan.stat().st_size, 4000, log)
+
+    monkeypatch.setattr(bundle_build, 'build_apart', build)
+    return asked
+
+
+def jobs_of(path, wanted=SMALL, precisions=FP32, target='sm_120', trt=RTX):
+    return plan_jobs(open_bundle(path), precisions, target, wanted, trt)
+
+
+def build_all(path, **how):
+    jobs, heard = jobs_of(path, **how), []
+    run_jobs(
+        open_bundle(path), jobs, how.get('trt', RTX), lambda job, record: heard.append(record)
+    )
+    return jobs, heard
+
+
+def tensorrt_engines(path):
+    return [e for e in open_bundle(path).manifest.engines if e.backend == 'tensorrt']
+
+
+def files(path):
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob('*') if p.is_file()}
+
+
+def test_engines_are_built_and_entered(nano, built):
+    jobs, heard = build_all(nano)
+    assert built.names == ['vision', 'prefix, 32 tokens', 'denoise, 32 tokens, 1 steps']
+    assert [job.reason for job in jobs] == ['new'] * 3
+    assert [record is None for record in heard] == [True, False] * 3
+    entries = tensorrt_engines(nano)
+    assert [(e.stage, e.precision, e.target) for e in entries] == [
+        ('vision', 'fp32', 'sm_120'),
+        ('prefix', 'fp32', 'sm_120'),
+        ('denoise', 'fp32', 'sm_120'),
+    ]
+    record = read_record(nano / entries[1].file)
+    assert record == heard[3]
+    assert (record.layers, record.fused_attentions, record.attentions) == (5, 2, 3)
+    assert (record.source, record.builder) == ('prefix_32.onnx', 'TensorRT-RTX 1.7')
+    assert entries[1].inputs == jobs[1].source.inputs
+
+
+def test_what_is_up_to_date_is_kept(nano, built):
+    build_all(nano)
+    before = files(nano)
+    built.names.clear()
+    jobs, _ = build_all(nano)
+    assert built.names == []
+    assert {job.reason for job in jobs} == {''}
+    assert files(nano) == before
+
+
+def test_rebuilt_when_the_graph_changed(nano, built):
+    build_all(nano)
+    graph = onnx.load(str(nano / 'prefix_32.onnx'), load_external_data=False)
+    graph.doc_string = 'another'
+    (nano / 'prefix_32.onnx').write_bytes(graph.SerializeToString())
+    with pytest.raises(BundleError, match=r'prefix_32.onnx (was altered|is too long)'):
+        jobs_of(nano)  # edited by hand: no longer what the manifest says
+    bundle_sources = json.loads((nano / 'manifest.json').read_text())['sources']
+    assert bundle_sources
+    reenter(nano, 'prefix_32.onnx')
+    reasons = {job.name: job.reason for job in jobs_of(nano)}
+    assert reasons == {
+        'vision': '',
+        'prefix, 32 tokens': 'ONNX changed',
+        'denoise, 32 tokens, 1 steps': '',
+    }
+    old = {e.stage: e.file for e in tensorrt_engines(nano)}
+    build_all(nano)
+    new = {e.stage: e.file for e in tensorrt_engines(nano)}
+    assert new['vision'] == old['vision']
+    assert new['prefix'] != old['prefix']
+    assert not (nano / old['prefix']).exists()
+    assert not record_path(nano / old['prefix']).exists()
+
+
+def reenter(path, name):
+    """What an exporter does: the file's hash in the manifest."""
+    from vla_trt_ros.bundle import sha256_of
+
+    manifest = json.loads((path / 'manifest.json').read_text())
+    manifest['files'][name] = {
+        'sha256': sha256_of(path / name),
+        'bytes': (path / name).stat().st_size,
+    }
+    (path / 'manifest.json').write_text(json.dumps(manifest))
+
+
+def test_weights_count_too(nano, built):
+    build_all(nano)
+    weights = nano / 'prefix.weights'
+    data = bytearray(weights.read_bytes())
+    data[1000] ^= 1
+    weights.write_bytes(bytes(data))
+    reenter(nano, 'prefix.weights')
+    assert [job.reason for job in jobs_of(nano)] == ['', 'ONNX changed', '']
+
+
+@pytest.mark.parametrize(
+    ('how', 'reason'),
+    [
+        ({'trt': replace(RTX, version='1.8')}, 'builder_version 1.7 -> 1.8'),
+        ({'wanted': replace(SMALL, workspace_bytes=9)}, 'workspace_bytes 0 -> 9'),
+        ({'target': 'sm_89'}, 'new'),
+    ],
+)
+def test_what_else_makes_an_engine_anew(nano, built, how, reason):
+    build_all(nano)
+    assert {job.reason for job in jobs_of(nano, **how)} == {reason}
+
+
+def test_engines_for_two_gpus_live_together(nano, built):
+    build_all(nano)
+    build_all(nano, target='sm_86')
+    assert {e.target for e in tensorrt_engines(nano)} == {'sm_120', 'sm_86'}
+    assert {job.reason for job in jobs_of(nano)} == {''}
+
+
+def test_altered_plan_is_built_again(nano, built):
+    build_all(nano)
+    vision = tensorrt_engines(nano)[0]
+    (nano / vision.file).write_bytes(b'x' * 22)
+    with pytest.raises(BundleError, match='altered|truncated|too long'):
+        jobs_of(nano)
+
+
+@pytest.mark.parametrize(
+    'error', [BackendError('no'), BundleError('disk'), KeyboardInterrupt()], ids=repr
+)
+def test_a_failure_leaves_the_bundle_whole(nano, built, error):
+    before = files(nano)
+    built.fail['denoise, 32 tokens, 1 steps'] = error
+    with pytest.raises(type(error)):
+        build_all(nano)
+    open_bundle(nano)
+    assert {k: v for k, v in files(nano).items() if k in before and k != 'manifest.json'} == {
+        k: v for k, v in before.items() if k != 'manifest.json'
+    }
+    assert not list(nano.rglob('*.part'))
+    # The two that were finished are not built again.
+    built.names.clear()
+    built.fail.clear()
+    build_all(nano)
+    assert built.names == ['denoise, 32 tokens, 1 steps']
+    assert len(tensorrt_engines(nano)) == 3
+
+
+def test_killed_while_writing(nano, built):
+    """As after a power cut: a half-written file, no record."""
+    folder = nano / 'engines' / 'sm_120'
+    folder.mkdir(parents=True)
+    name = jobs_of(nano)[0].entry.file
+    (nano / name).write_bytes(b'half')
+    assert jobs_of(nano)[0].reason == 'new'
+    build_all(nano)
+    assert (nano / name).read_bytes() == b'vision.onnx for sm_120'
+
+
+def test_full_disk_is_told_before(nano, built, monkeypatch):
+    usage = SimpleNamespace(free=10_000_000)
+    monkeypatch.setattr(bundle_build.shutil, 'disk_usage', lambda path: usage)
+    with pytest.raises(BundleError, match=r'3 engines take about 0\.06 GB, its disk has 0\.01 GB'):
+        build_all(nano)
+    assert built.names == []
+
+
+def test_full_disk_while_writing(nano, built):
+    built.fail['vision'] = OSError(28, 'No space left on device')
+    with pytest.raises(BundleError, match='cannot be written .No space left on device.; free'):
+        build_all(nano)
+    assert not list(nano.rglob('*.part'))
+
+
+def test_precision_that_the_gpu_lacks(nano):
+    with pytest.raises(ConfigError, match='fp8 does not run on sm_86; choose of fp32, fp16'):
+        jobs_of(nano, precisions={'prefix': 'fp8'}, target='sm_86')
+    with pytest.raises(ConfigError, match='nvfp4 does not run on sm_89'):
+        jobs_of(nano, precisions={'prefix': 'nvfp4'}, target='sm_89')
+    with pytest.raises(ConfigError, match='fp8 does not run on sm_87'):
+        jobs_of(nano, precisions={'prefix': 'fp8'}, target='sm_87')
+
+
+def test_precision_that_is_unsafe_or_not_in_the_bundle(nano):
+    with pytest.raises(ConfigError, match="prefix: fp16 is refused: Gemma's residual"):
+        jobs_of(nano, precisions={'prefix': 'fp16'})
+    with pytest.raises(BundleError, match='no nvfp4 ONNX of vision.*--precision nvfp4'):
+        jobs_of(nano, precisions={'vision': 'nvfp4'})
+
+
+def test_bucket_that_is_not_there(nano):
+    with pytest.raises(BundleError, match=r'no graph of prefix for \[48\] prompt tokens'):
+        jobs_of(nano, precisions={'prefix': 'fp32'}, wanted=Wanted(prompt_tokens=(48,)))
+
+
+def test_run_time_takes_the_engines_of_its_gpu(nano, built):
+    from vla_trt_ros.policies.pi05.engines import _for_target
+
+    build_all(nano, target='sm_86')
+    build_all(nano)
+    bundle = open_bundle(nano)
+    entries = bundle.engines('vision', 'tensorrt', 'fp32')
+    assert len(entries) == 2
+    (found,) = _for_target(bundle, entries, load_platform('rtx'))
+    assert found.target == 'sm_120'
+    with pytest.raises(BundleError, match='are for sm_120, sm_86, platform thor is sm_110: run'):
+        _for_target(bundle, entries, load_platform('thor'))
