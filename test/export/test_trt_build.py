@@ -1,7 +1,6 @@
 """`vla-trt build` on nano: what is built, kept, rebuilt, refused, and what a failure leaves."""
 
 import json
-import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,13 +10,13 @@ pytest.importorskip('onnx', reason="workshop only: pip install '.[trt-build]'")
 pytest.importorskip('ml_dtypes', reason="workshop only: pip install '.[tensorrt]'")
 
 import onnx
+from float_nano import copy_nano
 
 from vla_trt_ros.backends.engine_file import read_record, record_path
 from vla_trt_ros.backends.trt_module import TensorRT
-from vla_trt_ros.bundle import SourceEntry, open_bundle
-from vla_trt_ros.config import load_platform, share_dir
+from vla_trt_ros.bundle import open_bundle, sha256_of
+from vla_trt_ros.config import load_platform
 from vla_trt_ros.errors import BackendError, BundleError, ConfigError
-from vla_trt_ros.export.bundle_writer import extend_bundle
 from vla_trt_ros.export.trt import bundle_build
 from vla_trt_ros.export.trt.builder import BuildFacts
 from vla_trt_ros.export.trt.bundle_build import Wanted, plan_jobs, run_jobs
@@ -33,28 +32,7 @@ SMALL = Wanted(prompt_tokens=(32,), num_steps=(1,))
 
 @pytest.fixture
 def nano(tmp_path):
-    """A copy of nano whose float graphs are sources."""
-    path = tmp_path / 'nano'
-    shutil.copytree(share_dir() / 'bundles' / 'nano', path)
-    bundle = open_bundle(path)
-    if not bundle.manifest.sources:
-        extend_bundle(
-            path,
-            sources=[
-                SourceEntry(
-                    e.stage,
-                    'fp32',
-                    e.file,
-                    e.inputs,
-                    e.outputs,
-                    e.prompt_bucket,
-                    e.num_steps,
-                    (f'{e.stage}.weights',),
-                )
-                for e in bundle.manifest.engines
-            ],
-        )
-    return path
+    return copy_nano(tmp_path / 'nano')
 
 
 @pytest.fixture
@@ -130,8 +108,6 @@ def test_rebuilt_when_the_graph_changed(nano, built):
     (nano / 'prefix_32.onnx').write_bytes(graph.SerializeToString())
     with pytest.raises(BundleError, match=r'prefix_32.onnx (was altered|is too long)'):
         jobs_of(nano)  # edited by hand: no longer what the manifest says
-    bundle_sources = json.loads((nano / 'manifest.json').read_text())['sources']
-    assert bundle_sources
     reenter(nano, 'prefix_32.onnx')
     reasons = {job.name: job.reason for job in jobs_of(nano)}
     assert reasons == {
@@ -150,8 +126,6 @@ def test_rebuilt_when_the_graph_changed(nano, built):
 
 def reenter(path, name):
     """What an exporter does: the file's hash in the manifest."""
-    from vla_trt_ros.bundle import sha256_of
-
     manifest = json.loads((path / 'manifest.json').read_text())
     manifest['files'][name] = {
         'sha256': sha256_of(path / name),
