@@ -188,9 +188,8 @@ def _cast(source: str, name: str, to: int) -> NodeProto:
 def _convert(draft: Draft, tensor: TensorProto, name: str, to: int) -> None:
     """An initialiser ``name`` with the values of ``tensor`` in element type ``to``."""
     dtype = _DTYPE[to]
-    content = draft.contents.pop(tensor.name) if name == tensor.name else None
-    content = content or draft.contents.get(tensor.name)
-    if content is None:
+    content = draft.contents.get(tensor.name)
+    if content is None:  # a scalar, inside the graph
         draft.add(name, _rounded(onnx.numpy_helper.to_array(tensor), dtype))
         return
     make = content.make
