@@ -112,6 +112,14 @@ def test_weights_are_read_in_the_asked_precision(model, openpi, tmp_path):
     assert 0.5 < half / single < 0.51
 
 
+def test_quantised_graphs_are_made_from_the_exported_ones(openpi, tmp_path):
+    assert export(openpi, tmp_path / 'b', '--precision', 'int4,fp16', '--steps', '1') == 0
+    bundle = open_bundle(tmp_path / 'b')
+    held = {(s.stage, s.precision) for s in bundle.manifest.sources}
+    assert {('prefix', 'int4'), ('vision', 'fp16'), ('denoise', 'int4')} <= held
+    assert ('prefix', 'fp16') not in held  # its residual overflows
+
+
 @pytest.mark.parametrize(
     ('words', 'match'),
     [
@@ -119,6 +127,8 @@ def test_weights_are_read_in_the_asked_precision(model, openpi, tmp_path):
         (['--views', 'base,head'], "view 'head' is no camera of 'metaworld': base, wrist"),
         (['--horizon', '50'], '--horizon 50, but the checkpoint was trained with 10'),
         (['--precision', 'fp7'], "--precision 'fp7' is none of"),
+        (['--precision', 'fp8'], '--precision fp8 needs frames of the robot: give --calibrate'),
+        (['--precision', 'fp8', '--calibrate', 'no'], '--calibrate no does not exist; name'),
         (['--buckets', '32,x'], "--buckets '32,x': write numbers"),
         (['--tokenizer', __file__], 'is no SentencePiece vocabulary'),
         (['--stats', 'nowhere.json'], 'nowhere.json cannot be read as statistics'),

@@ -27,8 +27,9 @@ from vla_trt_ros.hardware import cpu_name
 from vla_trt_ros.policies.pi05.spec import NANO, PI05
 
 SIZES = {'nano': NANO, 'pi05': PI05}
-_PRECISIONS = ('fp32', 'bf16')
-DEFAULT_PRECISION = {'nano': 'fp32', 'pi05': 'bf16'}
+_FLOAT = ('fp32', 'bf16')  # exported from the weights; the others are made from these
+_CALIBRATED = ('fp8', 'int8', 'nvfp4')  # as in export/precision.py, which a robot may lack
+DEFAULT_PRECISION: dict[str, Precision] = {'nano': 'fp32', 'pi05': 'bf16'}
 
 _STATES = ('none', 'real', 'padded')
 
@@ -60,7 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--precision',
         metavar='LIST',
-        help=f'of {", ".join(_PRECISIONS)} (default: fp32 for nano, bf16 for pi05)',
+        help=f'of {", ".join(get_args(Precision))} (default: fp32 for nano, bf16 for pi05)',
+    )
+    parser.add_argument(
+        '--calibrate',
+        type=Path,
+        metavar='FRAMES',
+        help='folder with frames.json, LeRobot data set or rosbag: scales of fp8, int8, nvfp4',
+    )
+    parser.add_argument(
+        '--frames', type=int, default=64, metavar='N', help='frames taken of it (default: 64)'
     )
     parser.add_argument('--steps', default='', metavar='LIST', help='Euler steps, as 1,3,10')
     parser.add_argument(
@@ -90,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
     size = args.size or ('pi05' if args.checkpoint else 'nano')
-    precisions = _precisions(args.precision or DEFAULT_PRECISION[size])
+    exported, quantized = _precisions(args, size)
     packages = ['torch', 'onnx', 'onnxscript', *(['safetensors'] if args.checkpoint else [])]
     for package in packages:
         if find_spec(package) is None:
@@ -110,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         size=size,
         base=SIZES[size],
         robot=load_robot(args.robot),
-        precisions=precisions,
+        precisions=exported,
         checkpoint=args.checkpoint,
         seed=args.random_weights or 0,
         views=tuple(args.views.split(',')) if args.views else None,
@@ -123,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
     )
     prepared = prepare(job, bar)
-    log = _Log(begin, len(precisions) * engine_count(prepared.config))
+    log = _Log(begin, len(exported) * engine_count(prepared.config))
     source = f'checkpoint {job.checkpoint.resolve().name}' if job.checkpoint else None
     notes = {
         'weights': source or f'random, seed {job.seed}',
@@ -132,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
     if source is None:
         notes['licence'] = 'Apache-2.0'
     export(prepared, model_card(prepared), notes, log)
+    if quantized:
+        _quantize(args, quantized)
     files = {p.name: p.stat().st_size for p in sorted(args.out.iterdir()) if p.is_file()}
     total = time.monotonic() - begin
     if args.json:
@@ -180,12 +192,53 @@ class _Log:
         }
 
 
-def _precisions(text: str) -> tuple[Precision, ...]:
-    words = text.split(',')
+def _precisions(
+    args: argparse.Namespace, size: str
+) -> tuple[tuple[Precision, ...], tuple[Precision, ...]]:
+    """What is exported from the weights, and what is made from that."""
+    words = (args.precision or DEFAULT_PRECISION[size]).split(',')
     for word in words:
-        if word not in _PRECISIONS:
-            raise ConfigError(f'--precision {word!r} is none of {", ".join(_PRECISIONS)}.')
-    return tuple(p for p in get_args(Precision) if p in words)
+        if word not in get_args(Precision):
+            known = ', '.join(get_args(Precision))
+            raise ConfigError(f'--precision {word!r} is none of {known}.')
+    exported = tuple(p for p in get_args(Precision) if p in words and p in _FLOAT)
+    quantized = tuple(p for p in get_args(Precision) if p in words and p not in _FLOAT)
+    calibrated = [p for p in quantized if p in _CALIBRATED]
+    if calibrated and args.checkpoint and not args.calibrate:
+        raise ConfigError(
+            f'--precision {",".join(calibrated)} needs frames of the robot: give --calibrate.'
+        )
+    if args.calibrate and not args.calibrate.exists():
+        raise ConfigError(f'--calibrate {args.calibrate} does not exist; name a folder or a bag.')
+    if calibrated and 'fp32' not in exported:
+        exported = ('fp32', *exported)  # what the frames run through
+    return exported or (DEFAULT_PRECISION[size],), quantized
+
+
+def _quantize(args: argparse.Namespace, precisions: tuple[Precision, ...]) -> None:
+    """Add ``precisions`` to the bundle that was just written."""
+    from vla_trt_ros.bundle import open_bundle
+    from vla_trt_ros.export.frames import Frames, read_frames, synthetic_frames
+    from vla_trt_ros.export.precision import precision_row
+    from vla_trt_ros.export.quantize.add import add_precisions
+    from vla_trt_ros.sim.prompts import PROMPTS
+
+    def say(text: str) -> None:
+        print(f'  {text}', file=sys.stderr, flush=True)
+
+    frames: Frames | None = None
+    if any(p in _CALIBRATED for p in precisions):
+        bundle = open_bundle(args.out)
+        if args.calibrate:
+            robot = load_robot(args.robot)
+            frames = read_frames(args.calibrate, bundle, args.frames, robot=robot)
+        else:
+            say('random weights: calibrated on made-up frames')
+            prompts = [texts[0] for texts in PROMPTS.values()]
+            frames = synthetic_frames(bundle, args.frames, prompts)
+    for stages in dict.fromkeys(precision_row(p).stages for p in precisions):
+        same = [p for p in precisions if precision_row(p).stages == stages]
+        add_precisions(args.out, same, frames, stages=stages, report=say)
 
 
 def _numbers(option: str, text: str) -> list[int]:
