@@ -1,5 +1,7 @@
 """The table of precisions."""
 
+from pathlib import Path
+
 import pytest
 
 from vla_trt_ros.config import STAGES, Precision, precisions_of, targets
@@ -56,3 +58,17 @@ def test_a_gpu_that_lacks_it():
     with pytest.raises(ConfigError, match='fp8 does not run on sm_87; choose of .*from sm_89 on'):
         check_target('fp8', 'sm_87')
     assert check_target('fp8', 'sm_89').name == 'fp8'
+
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'precisions.md'
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason='the pages are not beside the tests')
+def test_the_page_of_precisions_has_the_table():
+    lines = [line.split('|')[1:-1] for line in PAGE.read_text().splitlines() if '| sm_' in line]
+    found = {cells[0].strip(): [c.strip() for c in cells] for cells in lines}
+    assert list(found) == list(PRECISIONS)
+    for name, row in PRECISIONS.items():
+        *_, compute, _, opset, gpu, cpu = found[name]
+        assert (compute, int(opset), gpu) == (row.compute, row.opset, row.smallest_gpu)
+        assert cpu.startswith('yes' if row.cpu_compute else 'no')
