@@ -101,6 +101,7 @@ def test_what_the_checkpoint_says_is_kept(model, tmp_path):
     assert 0 < told['peak_memory_gb'] < 4
 
 
+@pytest.mark.slow
 def test_weights_are_read_in_the_asked_precision(model, openpi, tmp_path):
     assert export(openpi, tmp_path / 'b', '--precision', 'fp32,bf16') == 0
     bundle = open_bundle(tmp_path / 'b')
@@ -112,6 +113,7 @@ def test_weights_are_read_in_the_asked_precision(model, openpi, tmp_path):
     assert 0.5 < half / single < 0.51
 
 
+@pytest.mark.slow
 def test_quantised_graphs_are_made_from_the_exported_ones(openpi, tmp_path):
     assert export(openpi, tmp_path / 'b', '--precision', 'int4,fp16', '--steps', '1') == 0
     bundle = open_bundle(tmp_path / 'b')

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip('matplotlib', reason="needs the sim extra: pip install '.[sim]'")
 
-from vla_trt_ros.errors import BadInput  # noqa: E402
-from vla_trt_ros.viz.parity_plot import plot_parity  # noqa: E402
+from vla_trt_ros.errors import BadInput
+from vla_trt_ros.viz.parity_plot import plot_parity
 
 
 def score(precision, part, steps, cosine):
