@@ -153,6 +153,7 @@ def measure(
         'seconds': round(built.seconds, 1),
         'peak_memory_bytes': built.peak_memory_bytes,
         'layers': built.log.layers,
+        'layer_types': built.log.kinds,
         'fused_attentions': built.log.fused_attentions,
         'low_precision_layers': built.log.low_precision,
         'weights_bytes': built.log.weights_bytes,

@@ -17,6 +17,7 @@ plain GEMMs carry it too, from the name of their ONNX node.
 _LOW = re.compile(r'Datatype: (FP8\w*|E4M3\w*|Int8|Int4|FP4\w*|E2M1\w*)', re.IGNORECASE)
 _CONSTANTS = re.compile(r'Constants: \[(.*?)\], Outputs:')
 _KIND = re.compile(r'LayerType: (\w+)')
+_WAITING = ('signal', 'wait')
 _MEMORY = {
     'weights': re.compile(r'Total Weights Memory: (\d+) bytes'),
     'activation': re.compile(r'Total Activation Memory: (\d+) bytes'),
@@ -28,11 +29,12 @@ class LayerLog:
     """Counts; None where the log does not tell."""
 
     layers: int | None = None
+    """Less those that only make streams wait for each other."""
     fused_attentions: int | None = None
     low_precision: dict[str, int] | None = None
     """Datatype of 8 bits or fewer among the constants -> layers that read such."""
     kinds: dict[str, int] | None = None
-    """Layer type -> layers."""
+    """Layer type -> layers, all of them."""
     weights_bytes: int | None = None
     activation_bytes: int | None = None
 
@@ -72,7 +74,7 @@ class LogReader:
             for name in {m.lower() for m in _LOW.findall(constants[1] if constants else '')}:
                 low[name] = low.get(name, 0) + 1
         return LayerLog(
-            layers=len(self._layers),
+            layers=sum(n for kind, n in kinds.items() if kind not in _WAITING),
             fused_attentions=sum(FUSED_ATTENTION in line for line in self._layers),
             low_precision=low,
             kinds=kinds,
