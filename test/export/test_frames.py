@@ -13,6 +13,7 @@ from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.export.frames import (
     Frames,
     folder_frames,
+    is_judged,
     read_frames,
     spread,
     synthetic_frames,
@@ -50,14 +51,35 @@ def test_a_folder_gives_pictures_states_and_prompts_through_the_robots_own_decod
     assert seen.prompt == 'open the door'
 
 
-def test_frames_are_spread_and_then_dealt_out_in_turn(tmp_path):
-    assert spread(5, 9) == [0, 1, 2, 3, 4]
-    assert spread(100, 4) == [0, 33, 66, 99]
-    frames = read_frames(write_folder(tmp_path), BUNDLE, 16)
+def test_frames_are_dealt_out_in_turn(tmp_path):
+    frames = read_frames(write_folder(tmp_path), BUNDLE, 20)
     a, b = frames.split()
-    assert len(a) == len(b) == 8
-    assert not {id(o) for o in a} & {id(o) for o in b}
-    assert (a[0], b[0], a[1]) == frames.observations[:3]
+    assert a == frames.observations[::2]
+    assert b == frames.observations[1::2]
+
+
+@pytest.mark.parametrize('length', [40, 64, 100, 1000, 5001])
+def test_a_frame_is_of_one_part_however_many_are_taken(length):
+    """What gave the scales at export is not judged on later."""
+    taken = {n: spread(length, n) for n in (16, 32, 64, 200)}
+    for few in taken.values():
+        for many in taken.values():
+            scales = {i for i in many if not is_judged(i, length)}
+            assert not scales & {i for i in few if is_judged(i, length)}
+    for n, chosen in taken.items():
+        assert chosen == sorted(set(chosen))
+        assert len(chosen) == min(n, length)
+        judged = sum(is_judged(i, length) for i in chosen)
+        assert abs(judged - len(chosen) / 2) <= max(1, len(chosen) * 0.05)
+        assert chosen[0] == 0
+        assert chosen[-1] > 0.95 * (length - 1)
+
+
+def test_the_parts_of_a_long_recording_are_stretches_of_time():
+    kinds = [is_judged(i, 6400) for i in range(6400)]
+    assert kinds[:100] == [False] * 100
+    assert kinds[100:200] == [True] * 100
+    assert sum(kinds) == 3200
 
 
 @pytest.mark.parametrize('count', [0, 1, 15])

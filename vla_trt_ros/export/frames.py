@@ -21,6 +21,7 @@ from vla_trt_ros.preprocess.normalize import load_norm_stats
 FEWEST = 8
 """Frames that each part needs: fewer leave the scales to chance."""
 FRAMES_FILE = 'frames.json'
+_STRETCHES = 64
 _SUFFIX = {'.jpg': 'jpeg', '.jpeg': 'jpeg', '.png': 'png'}
 
 
@@ -30,15 +31,21 @@ class Frames:
 
     observations: tuple[Observation, ...]
     origin: str
+    judged: tuple[bool, ...] = ()
+    """Which are of part B (`is_judged`); every second one where it is empty."""
 
     def split(self) -> tuple[tuple[Observation, ...], tuple[Observation, ...]]:
-        """Parts A and B: every second frame each. ConfigError for too few frames."""
-        if len(self.observations) < 2 * FEWEST:
+        """Parts A and B. ConfigError for too few frames."""
+        judged = self.judged or tuple(i % 2 == 1 for i in range(len(self.observations)))
+        pairs = list(zip(self.observations, judged, strict=True))
+        part_a = tuple(o for o, b in pairs if not b)
+        part_b = tuple(o for o, b in pairs if b)
+        if min(len(part_a), len(part_b)) < FEWEST:
             raise ConfigError(
-                f'{self.origin}: {len(self.observations)} frames are too few; {2 * FEWEST} at '
-                f'least are needed, {FEWEST} for the scales and {FEWEST} to judge on.'
+                f'{self.origin}: {len(pairs)} frames are too few; {2 * FEWEST} at least are '
+                f'needed, {FEWEST} for the scales and {FEWEST} to judge on.'
             )
-        return self.observations[::2], self.observations[1::2]
+        return part_a, part_b
 
 
 def read_frames(
@@ -80,7 +87,8 @@ def folder_frames(folder: Path, bundle: Bundle, count: int, prompt: str = '') ->
     except (OSError, ValueError, AssertionError) as error:
         raise ConfigError(f'{where} must hold a JSON list of frames ({error}).') from error
     observations = []
-    for i in spread(len(rows), count):
+    chosen = spread(len(rows), count)
+    for i in chosen:
         row = rows[i]
         name = f'{where}: frame {i}'
         if not isinstance(row, dict) or not isinstance(row.get('images'), dict):
@@ -94,7 +102,8 @@ def folder_frames(folder: Path, bundle: Bundle, count: int, prompt: str = '') ->
         observations.append(
             observation(name, bundle, frames, row.get('state'), row.get('prompt', prompt))
         )
-    return Frames(tuple(observations), str(folder))
+    judged = tuple(is_judged(i, len(rows)) for i in chosen)
+    return Frames(tuple(observations), str(folder), judged)
 
 
 def synthetic_frames(
@@ -121,11 +130,26 @@ def synthetic_frames(
     return Frames(tuple(made), f'{count} made-up pictures, seed {seed}')
 
 
+def is_judged(index: int, length: int) -> bool:
+    """Whether frame ``index`` of a recording of ``length`` belongs to part B.
+
+    A recording is cut into 64 stretches (fewer where it is shorter), in turn A and B. It depends
+    on nothing else: a frame that gave scales at export is never judged on later, however many
+    frames either takes.
+    """
+    return index * min(length, _STRETCHES) // length % 2 == 1
+
+
 def spread(length: int, count: int) -> list[int]:
-    """At most ``count`` indices of ``length``, evenly spread: neighbours in time are alike."""
+    """At most ``count`` indices of ``length``, half of each part, evenly spread over it."""
     if length <= count:
         return list(range(length))
-    return [int(i) for i in np.linspace(0, length - 1, count).round()]
+    picked: list[int] = []
+    for judged, wanted in ((False, count - count // 2), (True, count // 2)):
+        part = [i for i in range(length) if is_judged(i, length) == judged]
+        places = np.linspace(0, len(part) - 1, min(wanted, len(part))).round().astype(int)
+        picked += [part[k] for k in places]
+    return sorted(picked)
 
 
 def raw_frame(view: str, image: Uint8Array, stamp_ns: int = 1) -> CameraFrame:

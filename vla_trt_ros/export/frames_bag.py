@@ -12,7 +12,7 @@ from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.datatypes import CameraFrame, JointSample
 from vla_trt_ros.errors import BadInput, ConfigError
-from vla_trt_ros.export.frames import Frames, observation, spread
+from vla_trt_ros.export.frames import Frames, is_judged, observation, spread
 from vla_trt_ros.messages import frame_from_compressed, frame_from_image, joints_from_msg
 
 
@@ -50,11 +50,13 @@ def bag_frames(path: Path, bundle: Bundle, robot: RobotConfig, count: int, promp
                 if view == bundle.views[0] and joints and len(frames) == len(topics):
                     moments.append((dict(frames), joints))
     observations = []
-    for i in spread(len(moments), count):
+    chosen = spread(len(moments), count)
+    for i in chosen:
         pictures, sample = moments[i]
         state = pick_joints(sample, bundle.layout.state)
         observations.append(observation(f'{path}: frame {i}', bundle, pictures, state, prompt))
-    return Frames(tuple(observations), str(path))
+    judged = tuple(is_judged(i, len(moments)) for i in chosen)
+    return Frames(tuple(observations), str(path), judged)
 
 
 def _bare(topic: str) -> str:

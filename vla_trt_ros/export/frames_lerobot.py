@@ -10,7 +10,7 @@ import numpy as np
 from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.datatypes import Observation
 from vla_trt_ros.errors import ConfigError
-from vla_trt_ros.export.frames import Frames, observation, raw_frame, spread
+from vla_trt_ros.export.frames import Frames, is_judged, observation, raw_frame, spread
 
 _IMAGES = 'observation.images.'
 
@@ -24,13 +24,10 @@ def lerobot_frames(path: Path, bundle: Bundle, count: int) -> Frames:
             f'{path}: reading a LeRobot data set needs lerobot: pip install lerobot.'
         ) from error
     data: Any = LeRobotDataset(path.name, root=path)
-    return Frames(
-        tuple(
-            item_observation(data[i], bundle, f'{path}: frame {i}')
-            for i in spread(len(data), count)
-        ),
-        str(path),
-    )
+    chosen = spread(len(data), count)
+    observations = [item_observation(data[i], bundle, f'{path}: frame {i}') for i in chosen]
+    judged = tuple(is_judged(i, len(data)) for i in chosen)
+    return Frames(tuple(observations), str(path), judged)
 
 
 def item_observation(item: Any, bundle: Bundle, name: str) -> Observation:
