@@ -166,13 +166,14 @@ def _export_graphs(
     table = modulation_table(source, times).numpy()
     with weight_file('denoise') as weights:
         for bucket in config.prompt_buckets:
-            step = trace_stage(
-                DenoiseStepStage(model), denoise_step_spec(config, bucket, activation)
-            )
+            step: Traced | None = None
             spec = denoise_spec(config, bucket, activation)
             for num_steps in config.num_steps:
                 name = f'denoise_{bucket}_{num_steps}'
                 report(f'{name} {precision}')
+                if step is None:
+                    one = denoise_step_spec(config, bucket, activation)
+                    step = trace_stage(DenoiseStepStage(model), one)
                 loop = Traced(unroll(step.model, spec, table, rows[num_steps]), step.recipes)
                 yield save(weights, loop, name, spec, bucket, num_steps)
 
