@@ -21,6 +21,7 @@ from vla_trt_ros.export.trt import bundle_build
 from vla_trt_ros.export.trt.builder import BuildFacts
 from vla_trt_ros.export.trt.bundle_build import Wanted, plan_jobs, run_jobs
 from vla_trt_ros.export.trt.layer_log import LayerLog
+from vla_trt_ros.policies.registry import load_policy_from
 
 RTX_MODULE = SimpleNamespace(ComputeCapability=SimpleNamespace(SM86=1, SM89=2, SM120=3))
 LOGGER = SimpleNamespace(errors=[], listener=None)
@@ -238,6 +239,22 @@ def test_precision_that_is_unsafe_or_not_in_the_bundle(nano):
 def test_bucket_that_is_not_there(nano):
     with pytest.raises(BundleError, match=r'no graph of prefix for \[48\] prompt tokens'):
         jobs_of(nano, precisions={'prefix': 'fp32'}, wanted=Wanted(prompt_tokens=(48,)))
+
+
+def test_null_platform_does_not_mind_engines_of_one_stage(nano, built):
+    build_all(nano, precisions={'vision': 'fp32'})
+    manifest = json.loads((nano / 'manifest.json').read_text())
+    (vision,) = (e for e in manifest['engines'] if e['backend'] == 'tensorrt')
+    vision['outputs'][0]['dtype'] = 'float16'
+    (nano / 'manifest.json').write_text(json.dumps(manifest))
+    platform = nano.parent / 'nothing.yaml'
+    stages = ''.join(
+        f'{stage}: {{backend: null, precision: fp32}}\n'.replace('null', "'null'")
+        for stage in ('vision', 'prefix', 'denoise')
+    )
+    platform.write_text(f'name: nothing\ndescription: x\ntarget: cpu\n{stages}')
+    policy = load_policy_from(open_bundle(nano), load_platform(str(platform)))
+    policy.close()
 
 
 def test_run_time_takes_the_engines_of_its_gpu(nano, built):

@@ -78,9 +78,11 @@ def load_engines(
 
     def chosen(stage: str) -> dict[tuple[int | None, int | None], EngineEntry]:
         choice = platform.stage(stage)
-        if choice.backend == 'null':  # needs shapes alone: those of any engine will do
+        if choice.backend == 'null':
+            # Shapes are all it needs. Of several engines the first listed counts (the last in the
+            # dictionary below), so that stages agree on the dtype between them.
             held = [e for e in bundle.manifest.engines if e.stage == stage]
-            found = tuple(replace(e, backend='null') for e in held)
+            found = tuple(replace(e, backend='null') for e in reversed(held))
         else:
             found = _for_target(
                 bundle, bundle.engines(stage, choice.backend, choice.precision), platform
