@@ -14,7 +14,9 @@ from vla_trt_ros.policies.pi05.spec import Pi05Config
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 """Dtype that a network computes in, per precision that needs no quantisation."""
 
-_FLOAT32 = re.compile(r'(action_|time_mlp_|(language_model|expert)\..*norm)')
+_FLOAT32 = re.compile(
+    r'(action_|time_mlp_|vision_tower\.embeddings\.|(language_model|expert)\..*norm)'
+)
 
 
 class ParameterSource(Protocol):
@@ -41,8 +43,8 @@ class ModelParameters:
 def parameter_dtype(name: str, compute: torch.dtype) -> torch.dtype:
     """Dtype of parameter ``name`` in a network that computes in ``compute``.
 
-    Norms of Gemma and of the expert, and the projections of time and actions, stay float32: they
-    are small, and the latent that they touch is float32 over all steps.
+    Norms of Gemma and of the expert, and the embeddings of patches, time and actions, stay
+    float32: they are small, and the pixels and the latent that they touch are float32.
     """
     return torch.float32 if _FLOAT32.match(name) else compute
 

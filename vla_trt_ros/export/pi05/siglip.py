@@ -22,7 +22,9 @@ class SiglipVision(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [V, 3, S, S] in [-1, 1] -> [V, T, width]; V is the batch here."""
-        x = self.embeddings(pixels)
+        # Patches are float32 in every precision, as the pixels are: before opset 22, ONNX has no
+        # convolution in bfloat16.
+        x = self.embeddings(pixels).to(self.post_layernorm.weight.dtype)
         for layer in self.encoder.layers:
             x = layer(x)
         out: Tensor = self.post_layernorm(x)
@@ -37,7 +39,6 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.tokens_per_view, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        pixels = pixels.to(self.patch_embedding.weight.dtype)
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         out: Tensor = patches + self.position_embedding.weight
         return out
