@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,3 +232,26 @@ def test_a_graph_that_neither_runtime_reads(tmp_path):
     (tmp_path / 'x.onnx').write_text('no graph')
     with pytest.raises(BackendError, match='x.onnx cannot be loaded'):
         load_graph(tmp_path / 'x.onnx')
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_figures_of_nano_are_those_on_record(tmp_path, capsys):
+    """A minute: every precision at 1 and 10 steps, as docs/precisions.md shows them."""
+    recorded = Path(__file__).parents[2] / 'benchmarks' / 'parity-nano.json'
+    if not recorded.is_file():
+        pytest.skip('the benchmarks are not beside the tests')
+    before = json.loads(recorded.read_text())
+    out = tmp_path / 'parity.json'
+    gates = ','.join(f'{name}={value}' for name, value in before['gates'].items())
+    words = ['--bundle', str(NANO), '--steps', '1,10', '--gate', gates, '--json', str(out)]
+    assert main(['parity', *words]) == 0
+    found = {
+        (s['precision'], s['part'], s.get('steps')): s['cosine']
+        for s in json.loads(out.read_text())['scores']
+    }
+    wanted = [s for s in before['scores'] if s.get('steps') in (None, 1, 10)]
+    assert len(found) == len(wanted) == 35
+    for s in wanted:
+        now = 1 - found[s['precision'], s['part'], s.get('steps')]
+        assert now == pytest.approx(1 - s['cosine'], rel=0.3, abs=1e-4), s
