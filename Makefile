@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORKSHOP := $(VENV)/.workshop
-WORKSHOP_EXTRAS := export test-export trt-build
+WORKSHOP_EXTRAS := export frames tensorrt test-export trt-build
 EXTRAS ?= ros,sim,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
