@@ -8,6 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORKSHOP := $(VENV)/.workshop
+# Bindings that the TensorRT backend is held to, by name alone: they run nothing without TensorRT.
+BINDINGS := $(VENV)/trt-bindings
+BINDINGS_VERSIONS := 10.13.3.9 10.16.1.11 11.4.0.106
 WORKSHOP_EXTRAS := export frames tensorrt test-export trt-build
 EXTRAS ?= ros,sim,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Tests and demo move robots: they get a DDS domain of their own and stay on this machine.
 ISOLATED = ROS_DOMAIN_ID=$$(( $$$$ % 90 + 10 )) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
   FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/dds/fastdds_large_shm.xml
-PYTEST = $(ISOLATED) $(BIN)/python -m pytest
+PYTEST = $(ISOLATED) VLA_TRT_BINDINGS=$(BINDINGS) $(BIN)/python -m pytest
 
 .PHONY: help install workshop system-packages demo test test-fast check lint types format docs bench-cpu clean
 
@@ -83,6 +86,9 @@ $(WORKSHOP): pyproject.toml constraints.txt | $(INSTALLED)
 	  print(*(r for e in sys.argv[1:] for r in extras.get(e, [])), sep="\n")' \
 	  $(WORKSHOP_EXTRAS) > $(VENV)/workshop-requires.txt
 	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/workshop-requires.txt
+	@for version in $(BINDINGS_VERSIONS); do \
+	  $(PIP) download --quiet --no-deps --dest $(BINDINGS) tensorrt-cu13-bindings==$$version \
+	    || echo "no tensorrt-cu13-bindings $$version for this Python: its test skips"; done
 	@touch $@
 
 # A compiler for the messages, headers and venv for this Python, OSMesa to render without a display.
