@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Tests and demo move robots: they get a DDS domain of their own and stay on this machine.
 ISOLATED = ROS_DOMAIN_ID=$$(( $$$$ % 90 + 10 )) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
   FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/dds/fastdds_large_shm.xml
-PYTEST = $(ISOLATED) VLA_TRT_BINDINGS=$(BINDINGS) $(BIN)/python -m pytest
+PYTEST = $(ISOLATED) VLA_TRT_BINDINGS=$(CURDIR)/$(BINDINGS) $(BIN)/python -m pytest
 
 .PHONY: help install workshop system-packages demo test test-fast check lint types format docs bench-cpu clean
 
