@@ -198,6 +198,7 @@ def test_plan_is_refused_where_there_is_no_gpu(nano):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # 40 s on idle cores, 100 s on busy ones
 def test_compile_matrix(rtx, tmp_path):
     """Every precision for every GPU, as config.py says; every attention in one kernel."""
     sources = make_sources(open_bundle(NANO), PRECISIONS, 32, 1, tmp_path)
