@@ -203,9 +203,10 @@ class Bundle:
         found = tuple(s for s in of_stage if s.precision == precision)
         if not found:
             held = ', '.join(sorted({s.precision for s in of_stage})) or 'nothing'
+            every = ','.join(sorted({s.precision for s in self.manifest.sources} | {precision}))
             raise BundleError(
                 f'bundle {self.name!r} holds no {precision} ONNX of {stage}, only {held}; export '
-                f'it again with --precision {precision}.'
+                f'it again with --precision {every}.'
             )
         return found
 

@@ -232,7 +232,7 @@ def test_precision_that_the_gpu_lacks(nano):
 def test_precision_that_is_unsafe_or_not_in_the_bundle(nano):
     with pytest.raises(ConfigError, match="prefix: fp16 is refused: Gemma's residual"):
         jobs_of(nano, precisions={'prefix': 'fp16'})
-    with pytest.raises(BundleError, match='no nvfp4 ONNX of vision.*--precision nvfp4'):
+    with pytest.raises(BundleError, match='no nvfp4 ONNX of vision.*--precision fp32,nvfp4'):
         jobs_of(nano, precisions={'vision': 'nvfp4'})
 
 
