@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vla_trt_ros.bundle import open_bundle
-from vla_trt_ros.config import find_file, load_platform, load_policy, load_robot
+from vla_trt_ros.config import PlatformConfig, find_file, load_platform, load_policy, load_robot
 from vla_trt_ros.pipeline import Pipeline
 from vla_trt_ros.policies.registry import load_policy_from
 
@@ -13,7 +13,7 @@ from vla_trt_ros.policies.registry import load_policy_from
 def load_pipeline(
     *,
     robot: str,
-    platform: str = 'cpu',
+    platform: str | PlatformConfig = 'cpu',
     policy: str = 'pi05',
     bundle: str = '',
     cameras: str = '',
@@ -26,7 +26,8 @@ def load_pipeline(
     ``cameras`` replaces topics as 'base=/a/image,wrist=/b/image'. What cannot work raises a
     VlaError before the first engine is loaded.
     """
-    platform_config, robot_config = load_platform(platform), load_robot(robot)
+    platform_config = load_platform(platform) if isinstance(platform, str) else platform
+    robot_config = load_robot(robot)
     settings = load_policy(policy)
     if num_steps is not None:
         settings = replace(settings, num_steps=num_steps)

@@ -13,6 +13,7 @@ VERBS = {
     'up': 'start the nodes of a robot: what ros2 launch does, without ros2',
     'doctor': 'what this machine has and lacks, and the line that mends it',
     'bench': 'time a bundle on this machine, stage by stage',
+    'sim': 'the simulator without ROS: success of a policy (eval)',
     'show': 'what a bundle holds, every hash checked',
     'plan': 'memory and time of a network on paper, stage by stage',
     'parity': 'each precision of a bundle against float32 (workshop: needs the export extra)',

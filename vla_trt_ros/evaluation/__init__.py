@@ -1,0 +1,1 @@
+"""Does the policy do the task: episodes in a simulator, counted, with intervals."""
