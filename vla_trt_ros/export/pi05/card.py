@@ -67,7 +67,7 @@ def model_card(prepared: Prepared) -> str:
 def command_line(prepared: Prepared) -> str:
     """The command that makes the bundle again, without folders."""
     job, config = prepared.job, prepared.config
-    base = job.base
+    base = prepared.base
     weights = (
         f'--checkpoint {job.checkpoint.resolve().name}'
         if job.checkpoint

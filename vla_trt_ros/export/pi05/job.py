@@ -42,13 +42,14 @@ class ExportJob:
     out: Path
     size: str
     base: Pi05Config
+    """Of a checkpoint that does not name its own sizes."""
     robot: RobotConfig
     precisions: tuple[Precision, ...]
     checkpoint: Path | None = None
     seed: int = 0
     """Of random weights, where there is no checkpoint."""
     views: tuple[str, ...] | None = None
-    """None: the robot's cameras, in its file's order."""
+    """None: those that the checkpoint names, else the robot's cameras, in its file's order."""
     horizon: int | None = None
     num_steps: tuple[int, ...] | None = None
     buckets: tuple[int, ...] | None = None
@@ -63,6 +64,8 @@ class Prepared:
     """A job whose inputs were all found and fit together."""
 
     job: ExportJob
+    base: Pi05Config
+    """The checkpoint's own sizes, else the job's."""
     config: Pi05Config
     layout: Layout
     statistics: Statistics
@@ -76,7 +79,8 @@ def prepare(job: ExportJob, progress: Progress) -> Prepared:
     ConfigError or BundleError otherwise. Reads every weight of a checkpoint once.
     """
     metadata = read_metadata(job.checkpoint) if job.checkpoint else None
-    views = job.views or tuple(job.robot.cameras)
+    named = metadata.network if metadata else None
+    views = job.views or (named.views if named else tuple(job.robot.cameras))
     for view in views:
         if view not in job.robot.cameras:
             known = ', '.join(job.robot.cameras)
@@ -98,7 +102,7 @@ def prepare(job: ExportJob, progress: Progress) -> Prepared:
     _check_space(job.out, graph_bytes(config, job.precisions))
     if checkpoint:
         checkpoint.check_finite(progress)
-    return Prepared(job, config, layout, statistics, vocabulary, checkpoint)
+    return Prepared(job, named or job.base, config, layout, statistics, vocabulary, checkpoint)
 
 
 def export(prepared: Prepared, card: str, notes: dict[str, str], report: Report) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from vla_trt_ros.errors import BundleError, ConfigError
 from vla_trt_ros.export.stats import Mode, parse_mode
 from vla_trt_ros.policies.pi05.spec import Pi05Config, PromptState
+from vla_trt_ros.strict_yaml import build
 
 MAX_VIEWS = 3
 
@@ -28,10 +29,16 @@ class Metadata:
     """How 'state' and 'actions' are normalised."""
     actions: Literal['absolute', 'delta'] = 'delta'
     """Meaning of joint columns; grippers are absolute in either."""
+    network: Pi05Config | None = None
+    """All sizes, where config.json has them under ``network`` (checkpoint_folder.py)."""
 
     @property
     def prompt_state(self) -> PromptState:
-        """How the reference implementation writes the state into the prompt."""
+        """How the state is written into the prompt: as the checkpoint says, else as the reference
+        implementation does.
+        """
+        if self.network is not None:
+            return self.network.prompt_state
         return 'padded' if self.origin == 'lerobot' else 'real'
 
 
@@ -61,11 +68,25 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 def _openpi(data: dict[str, Any], path: Path) -> Metadata:
-    return Metadata(
-        'openpi',
-        horizon=_count(data, 'action_horizon', path),
-        action_dim=_count(data, 'action_dim', path),
-    )
+    horizon, action_dim = (_count(data, key, path) for key in ('action_horizon', 'action_dim'))
+    network = _network(data['network'], path) if 'network' in data else None
+    if network is not None:
+        said = (horizon or network.horizon, action_dim or network.action_dim)
+        if said != (network.horizon, network.action_dim):
+            raise BundleError(
+                f'{path}: action_horizon and action_dim are {said[0]} and {said[1]}, its network '
+                f'says {network.horizon} and {network.action_dim}; write the checkpoint again.'
+            )
+        horizon, action_dim, views = network.horizon, network.action_dim, len(network.views)
+        return Metadata('openpi', horizon, action_dim, views, network=network)
+    return Metadata('openpi', horizon, action_dim)
+
+
+def _network(data: object, path: Path) -> Pi05Config:
+    try:
+        return build(Pi05Config, data, f'{path}: network')
+    except ConfigError as error:
+        raise BundleError(f'{error} Write the checkpoint again.') from error
 
 
 def _lerobot(data: dict[str, Any], path: Path) -> Metadata:
@@ -111,8 +132,9 @@ def derive_config(
     buckets: tuple[int, ...] | None = None,
     prompt_state: PromptState | None = None,
 ) -> Pi05Config:
-    """``base`` with what the checkpoint says and the caller asks; ``metadata`` is None for random
-    weights. ConfigError if the horizon is unknown or the views are not those of the checkpoint.
+    """The checkpoint's own sizes, else ``base``, with what the caller asks; ``metadata`` is None
+    for random weights. ConfigError if the horizon is unknown or the views are not those of the
+    checkpoint.
     """
     if not 1 <= len(views) <= MAX_VIEWS:
         raise ConfigError(
@@ -122,6 +144,7 @@ def derive_config(
     if metadata is None:
         horizon = horizon or base.horizon
     else:
+        base = metadata.network or base
         state, action_dim = metadata.prompt_state, metadata.action_dim or action_dim
         if horizon and metadata.horizon and horizon != metadata.horizon:
             raise ConfigError(
