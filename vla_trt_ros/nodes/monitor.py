@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
 import rclpy
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 
 from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.datatypes import Uint8Array
 from vla_trt_ros.errors import BadInput, ConfigError
 from vla_trt_ros.messages import frame_from_image
-from vla_trt_ros.msg import PolicyInfo, PolicyStatus, PolicyTiming
-from vla_trt_ros.nodes.publish import IMAGE_QOS, LATCHED_QOS, TELEMETRY_QOS
+from vla_trt_ros.msg import ActionChunk, PolicyInfo, PolicyStatus, PolicyTiming
+from vla_trt_ros.nodes.publish import COMMAND_QOS, IMAGE_QOS, LATCHED_QOS, TELEMETRY_QOS
 from vla_trt_ros.nodes.run import keep_freed_memory
 
 _WINDOW = 2.0  # seconds
@@ -45,6 +47,13 @@ class Monitor:
         self.timings: list[tuple[float, PolicyTiming]] = []
         """(monotonic seconds of arrival, message), all since the start."""
         self.pictures: dict[str, Uint8Array] = {}
+        self.chunk: ActionChunk | None = None
+        self.chunks: Counter[int] = Counter()
+        """Chunks heard, by the hash of the prompt they were made for."""
+        self.success: bool | None = None
+        """What the simulator said last; None: nothing yet."""
+        self.solved_at: float | None = None
+        """Monotonic seconds at which `success` became true."""
 
     def __enter__(self) -> Monitor:
         keep_freed_memory()
@@ -55,9 +64,11 @@ class Monitor:
             node.create_subscription(PolicyStatus, f'{name}/status', callback, LATCHED_QOS)
         node.create_subscription(PolicyInfo, 'policy/info', self._keep_info, LATCHED_QOS)
         node.create_subscription(PolicyTiming, 'policy/timing', self._on_timing, TELEMETRY_QOS)
+        node.create_subscription(ActionChunk, 'action_chunk', self._on_chunk, COMMAND_QOS)
+        node.create_subscription(Bool, 'sim/success', self._on_success, LATCHED_QOS)
         for view, topic in self._images.items():
             node.create_subscription(Image, topic, self._keep_picture(view), IMAGE_QOS)
-        self._set_parameters = node.create_client(SetParameters, 'policy/set_parameters')
+        self._set_parameters = self.client(SetParameters, 'policy/set_parameters')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
         self._thread = threading.Thread(target=self._executor.spin, name='monitor')
@@ -69,6 +80,14 @@ class Monitor:
         self._thread.join()
         self._node.destroy_node()
         rclpy.try_shutdown()
+
+    def client(self, kind: type, name: str) -> Client:
+        """A client of service ``name`` in the namespace that is watched."""
+        return self._node.create_client(kind, name)
+
+    def now_ns(self) -> int:
+        """The ROS clock."""
+        return self._node.get_clock().now().nanoseconds
 
     @property
     def rate_hz(self) -> float:
@@ -124,6 +143,14 @@ class Monitor:
         with self._lock:
             self._arrivals.append(now)
         self.timings.append((now, msg))
+
+    def _on_chunk(self, msg: ActionChunk) -> None:
+        self.chunks[msg.prompt_hash] += 1
+        self.chunk = msg
+
+    def _on_success(self, msg: Bool) -> None:
+        self.solved_at = time.monotonic() if msg.data else None
+        self.success = msg.data
 
     def _keep_picture(self, view: str) -> Callable[[Image], None]:
         def callback(msg: Image) -> None:

@@ -2,8 +2,9 @@
 
 Publishes the image topics and joint states that the robot file names, with ``sim/task_prompt``
 (what to tell the policy) and ``sim/success``, both latched. Follows the robot file's controller
-topic as ros2_control would. ``sim/task`` (std_msgs/String) or the parameter ``task`` switches the
-task. Everything else is ``vla_trt_ros.sim``.
+topic as ros2_control would. ``sim/task`` (std_msgs/String) or the parameters ``task`` and ``seed``
+switch the scene; set both at once to begin a certain episode. Everything else is
+``vla_trt_ros.sim``.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from vla_trt_ros.nodes.run import run_node
 from vla_trt_ros.sim.env import Environment, camera_frame
 from vla_trt_ros.sim.metaworld import MetaWorld
 from vla_trt_ros.sim.prompts import task_name
-from vla_trt_ros.sim.robot import SimulatedRobot
+from vla_trt_ros.sim.robot import SimulatedRobot, check_seed
 from vla_trt_ros.sim.trajectory_controller import trajectory_from_msg
 from vla_trt_ros.sim.views import BASE_VIEWS
 
 PARAMS = (
     Param('robot', 'metaworld', 'robot file, a name in config/robots or a path'),
     Param('task', 'reach', 'Meta-World task, with or without -v3', live=True),
-    Param('seed', 0, 'seed of the first episode; the next one adds 1'),
+    Param('seed', 0, 'seed of the first episode; the next one adds 1', live=True),
     Param('episode_steps', 0, 'control steps until an episode is reset; 0: never'),
     Param('image_width', 224, 'pixels, both cameras', bounds=(16, 640)),
     Param('image_height', 224, 'pixels, both cameras', bounds=(16, 480)),
@@ -168,12 +169,17 @@ class SimNode(Node):
     def _check_change(self, changed: dict[str, Any]) -> None:
         if 'task' in changed:
             task_name(changed['task'])
+        if 'seed' in changed:
+            check_seed(changed['seed'])
 
     def _apply_change(self, changed: dict[str, Any]) -> None:
-        if 'task' not in changed or task_name(changed['task']) == self.robot.env.task:
+        task = task_name(changed.get('task', self.robot.env.task))
+        if 'seed' not in changed and task == self.robot.env.task:
             return
-        self.robot.switch_task(changed['task'])
+        self.robot.switch_task(task, changed.get('seed'))
         self._episodes = 0
+        # Before the one who asked hears that it is done: it must not take the old one for its own.
+        self._publish_success()
         self._announce()
 
     def _announce(self) -> None:

@@ -21,7 +21,8 @@ class SimulatedRobot:
     """One environment behind one controller, reset by itself when an episode is over.
 
     ``make`` builds the environment of a task. Episode k runs on seed ``seed`` + k. An episode ends
-    after ``episode_steps`` control steps, or shortly after success; 0 never ends one.
+    after ``episode_steps`` control steps, or shortly after success; 0 never ends one. ConfigError:
+    an unknown task, or negative numbers.
     """
 
     def __init__(
@@ -33,10 +34,9 @@ class SimulatedRobot:
         seed: int = 0,
         episode_steps: int = 0,
     ) -> None:
-        if seed < 0 or episode_steps < 0:
-            raise ConfigError(
-                f'seed {seed} and episode_steps {episode_steps} must not be negative.'
-            )
+        if episode_steps < 0:
+            raise ConfigError(f'episode_steps {episode_steps} must not be negative.')
+        check_seed(seed)
         self._make = make
         self._kind = controller
         self._first_seed = seed
@@ -49,11 +49,19 @@ class SimulatedRobot:
         self.env = make(task)
         self._begin()
 
-    def switch_task(self, task: str) -> None:
-        """Begin another task on the first seed. ConfigError: no such task; nothing changes."""
-        env = self._make(task)
-        self.env.close()
-        self.env = env
+    def switch_task(self, task: str, seed: int | None = None) -> None:
+        """Begin ``task`` on ``seed``, the same first seed again where None, and count from there.
+
+        The arm is home again and holds until it is commanded. ConfigError: no such task, or a
+        negative seed; nothing changes.
+        """
+        check_seed(self._first_seed if seed is None else seed)
+        if task != self.env.task:
+            env = self._make(task)
+            self.env.close()
+            self.env = env
+        if seed is not None:
+            self._first_seed = seed
         self.episodes = self.successes = 0
         self._begin()
 
@@ -94,3 +102,9 @@ class SimulatedRobot:
         target = self.env.hold_target()
         controller = TrajectoryController if self._kind == 'trajectory' else PositionController
         self._controller = controller(self.env.joint_names, target)
+
+
+def check_seed(seed: int) -> None:
+    """ConfigError for a negative seed."""
+    if seed < 0:
+        raise ConfigError(f'seed {seed} must not be negative.')
