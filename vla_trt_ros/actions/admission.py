@@ -60,13 +60,18 @@ class Admission:
         self._run_id = None
         self._past_runs.clear()
 
-    def check(self, chunk: ActionChunk, now_ns: int) -> Admitted | Refusal:
-        """``chunk`` as rows in robot joint order, or the first reason against it."""
+    def check(
+        self, chunk: ActionChunk, now_ns: int, *, since_ns: int | None = None
+    ) -> Admitted | Refusal:
+        """``chunk`` as rows in robot joint order, or the first reason against it.
+
+        What was observed before ``since_ns`` is too old, whatever its age.
+        """
         try:
             rows = self._rows(chunk)
         except BadAction as error:
             return Refusal(Reason.BAD_ACTION, 'chunk_bad', f'chunk {chunk.chunk_id}: {error}')
-        refusal = self._timing(chunk, now_ns) or self._order(chunk)
+        refusal = self._timing(chunk, now_ns, since_ns) or self._order(chunk)
         if refusal is not None:
             return refusal
         if self._run_id is not None and chunk.run_id != self._run_id:
@@ -93,7 +98,7 @@ class Admission:
         rows = check_rows(chunk.actions, chunk.names)
         return rows[:, [chunk.names.index(n) for n in self._names]]
 
-    def _timing(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+    def _timing(self, chunk: ActionChunk, now_ns: int, since_ns: int | None) -> Refusal | None:
         ahead_ns = chunk.start_ns - now_ns
         observed_ahead_ns = chunk.observation_ns - now_ns
         if ahead_ns > MAX_START_AHEAD_NS or observed_ahead_ns > FUTURE_TOLERANCE_NS:
@@ -110,6 +115,12 @@ class Admission:
                 'chunk_old',
                 f'chunk {chunk.chunk_id} was made from images {age_ms:.0f} ms old '
                 f'(max_chunk_age_ms {self._max_age_ms:.0f}).',
+            )
+        if since_ns is not None and chunk.observation_ns < since_ns:
+            return Refusal(
+                Reason.STALE_CHUNK,
+                'chunk_before_restart',
+                f'chunk {chunk.chunk_id} was made from images of before the reset or enable.',
             )
         if chunk.end_ns <= now_ns:
             late = (now_ns - chunk.end_ns) / 1e6

@@ -69,6 +69,7 @@ class CommandGate:
         self._bad_chunk = reasons.OK
         self._tracking_errors: deque[int] = deque()
         self._now_ns: int | None = None
+        self._restarted_ns: int | None = None
         self._state = State.WAITING if enabled else State.INACTIVE
         self._since_ns = 0
         # `_why` is shown; `_idle` is what it goes back to when the inputs are good again.
@@ -84,7 +85,7 @@ class CommandGate:
         if self._state in (State.INACTIVE, State.STOPPED, State.ESTOPPED):
             self._counters.add('chunk_ignored')
             return self._why.reason
-        checked = self._admission.check(chunk, now_ns)
+        checked = self._admission.check(chunk, now_ns, since_ns=self._restarted_ns)
         if isinstance(checked, Admitted):
             self._counters.add('chunks')
             self._pending, self._bad_chunk = checked, reasons.OK
@@ -292,6 +293,7 @@ class CommandGate:
 
     def _restart(self, now_ns: int) -> tuple[bool, str]:
         self._admission.forget()
+        self._restarted_ns = now_ns
         self._bad_chunk = reasons.OK
         self._tracking_errors.clear()
         self._enter(State.WAITING, reasons.NO_CHUNK, now_ns)
@@ -311,6 +313,7 @@ class CommandGate:
             self._now_ns = now_ns if last_ns is None else max(now_ns, last_ns)
             return self._now_ns
         self._now_ns = now_ns
+        self._restarted_ns = None
         self._counters.add('clock_jumps')
         self._feedback.forget()
         self._tracking_errors.clear()
