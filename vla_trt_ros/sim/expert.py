@@ -26,7 +26,8 @@ class Expert:
         with warnings.catch_warnings():
             # Its gains are high on purpose; the environment clips, as it does here.
             warnings.simplefilter('ignore')
-            action = self._policy.get_action(self._env.full_observation)
+            # A copy: some of them (door-open) write into what they are given.
+            action = self._policy.get_action(self._env.full_observation.copy())
         action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
         target = self._env.hold_target()
         target[:3] += action[:3] * self._env.action_scale

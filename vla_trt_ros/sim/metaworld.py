@@ -10,6 +10,9 @@ by the width it was gripped at.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,11 @@ ARM_JOINTS = tuple(f'right_j{i}' for i in range(7))
 
 # Metres between the claws, closed on nothing and open.
 _CLAWS_CLOSED, _CLAWS_OPEN = 0.030, 0.100
+
+GOAL_RGBA = (0.0, 0.8, 0.0, 1.0)
+"""Meta-World gives the goal of reach, push and pick-place a colour each, which would tell the task
+to a policy that never reads its prompt. Here all goals are green.
+"""
 
 
 class MetaWorld:
@@ -107,6 +115,28 @@ class MetaWorld:
         before, self._positions = self._positions, self._read()
         self._velocities = (self._positions - before) * self._control_rate
 
+    @contextmanager
+    def imagine(self) -> Iterator[None]:
+        """Whatever is applied inside the block is undone when it ends, to the last bit.
+
+        For those who ask what an expert would do from here; not to be nested.
+        """
+        env = self._env
+        data = copy(env.data)
+        ours = {name: getattr(self, name) for name in _CHANGING}
+        theirs = {
+            name: value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in vars(env).items()
+            if value is None or isinstance(value, (np.ndarray, bool, int, float, tuple))
+        }
+        try:
+            yield
+        finally:
+            env.data = data
+            vars(env).update(theirs)
+            for name, value in ours.items():
+                setattr(self, name, value)
+
     def hold_target(self) -> Float64Array:
         """Where the hand is being sent now, and a gripper that keeps its effort."""
         target = np.empty(4)
@@ -167,6 +197,10 @@ class MetaWorld:
         return np.array([*data.body('hand').xpos, np.clip(opening, 0.0, 1.0), *arm])
 
 
+# What `apply` replaces, never alters in place.
+_CHANGING = ('_full_observation', 'success', 'steps', '_gripper', '_positions', '_velocities')
+
+
 def _make(task: str) -> Any:
     env = ALL_V3_ENVIRONMENTS[f'{task}-v3']()
     # What Meta-World's benchmarks set through pickled tasks: a goal that the scripted expert may
@@ -178,4 +212,11 @@ def _make(task: str) -> Any:
     env._set_task_called = True
     # Episodes end where the caller says; Meta-World would raise after 500 steps.
     env.max_path_length = sys.maxsize
+    _paint_goal(env.model)
     return env
+
+
+def _paint_goal(model: mujoco.MjModel) -> None:
+    for i in range(model.nsite):
+        if model.site(i).name == 'goal':
+            model.site_rgba[i] = GOAL_RGBA

@@ -27,7 +27,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     # the seven of BENCHMARK_TASKS
     'reach': (
         'reach the goal',
-        'reach the red goal',
+        'reach the green goal',
         'move the hand to the goal',
         'move the gripper to the goal position',
         'reach for the target',
