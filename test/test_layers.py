@@ -60,6 +60,7 @@ ROOMS = {
     'mujoco': ('sim/',),
     'metaworld': ('sim/',),
     'matplotlib': ('viz/',),
+    'pyarrow': ('sim/dataset/',),
 }
 GENERATED = ('msg', 'srv')
 
