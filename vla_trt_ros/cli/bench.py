@@ -14,7 +14,7 @@ import numpy as np
 
 from vla_trt_ros.bundle import open_bundle
 from vla_trt_ros.cli.progress import bar
-from vla_trt_ros.cli.words import step_counts
+from vla_trt_ros.cli.words import picture_size, step_counts
 from vla_trt_ros.config import find_file, load_platform, load_policy
 from vla_trt_ros.datatypes import CameraFrame, Observation, StageTimes
 from vla_trt_ros.errors import ConfigError
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 def synthetic_observation(policy: Policy, prompt: str, camera: str, views: int) -> Observation:
     """Smooth random pictures (seeded), one per view, and a state in the middle of its range."""
-    width, height = _size(camera)
+    width, height = picture_size('--camera', camera)
     if not 0 <= views <= len(policy.views):
         raise ConfigError(
             f'--views {views}: bundle {policy.bundle.name} has {len(policy.views)} views '
@@ -190,10 +190,3 @@ def table(records: list[Record]) -> str:
 
 def _median(stages: list[StageTimes], name: str) -> float:
     return round(float(np.median([getattr(s, name) for s in stages])), 3)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition('x')
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ConfigError(f'--camera {text!r}: write WIDTHxHEIGHT, such as 640x480.')
-    return int(width), int(height)

@@ -71,12 +71,13 @@ def run_episode(
     pipeline.set_prompt(prompt)
     order = _columns(env, pipeline)
     loop = _Loop(env, pipeline, order, delay_rows)
-    env.reset(seed)
     pipeline.reset()
     pipeline.policy.reseed(seed)
     error = ''
     begin = time.perf_counter()
     try:
+        env.reset(seed)
+        begin = time.perf_counter()
         while env.steps < max_steps and not env.success:
             pictures = loop.observe() if env.steps % execute_rows == 0 else None
             if watch is not None:
