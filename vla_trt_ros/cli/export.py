@@ -1,8 +1,8 @@
 """Make a bundle: export a Pi0.5 network stage by stage to ONNX and pack it with its vocabulary,
 statistics and robot layout.
 
-The weights come from a checkpoint of openpi (PyTorch) or LeRobot, or from a seed. Needs the
-workshop's packages (pip install '.[export]'); the bundle runs without them.
+The weights come from a checkpoint of openpi (PyTorch) or LeRobot, of training/train_nano.py, or
+from a seed. Needs the workshop's packages (pip install '.[export]'); the bundle runs without them.
 
   vla-trt export --checkpoint pi05_franka --robot franka --horizon 15 --out bundles/franka
   vla-trt export --random-weights 0 --out bundles/nano
@@ -56,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--robot', default='metaworld', help='robot file: a name or a path (default: metaworld)'
     )
     parser.add_argument(
-        '--size', choices=SIZES, help='size (default: pi05 of a checkpoint, nano of a seed)'
+        '--size',
+        choices=SIZES,
+        help='size (default: pi05 of a checkpoint, nano of a seed); a checkpoint that names its '
+        'own sizes is taken at its word',
     )
     parser.add_argument(
         '--precision',
@@ -71,6 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--frames', type=int, default=64, metavar='N', help='frames taken of it (default: 64)'
+    )
+    parser.add_argument(
+        '--store',
+        choices=('fp32', 'fp16'),
+        default='fp32',
+        help='how float32 weights lie on disk; fp16: rounded once, before any graph is made, in '
+        'half the bytes, and computed with in float32 (default: fp32)',
+    )
+    parser.add_argument(
+        '--cpu-only',
+        action='store_true',
+        help='int8 for ONNX Runtime on a CPU alone, without the second set that vla-trt build '
+        'takes for GPUs',
     )
     parser.add_argument('--steps', default='', metavar='LIST', help='Euler steps, as 1,3,10')
     parser.add_argument(
@@ -94,12 +110,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--stats', type=Path, metavar='FILE', help='normalisation statistics')
     parser.add_argument('--tokenizer', type=Path, metavar='FILE', help='SentencePiece vocabulary')
+    parser.add_argument(
+        '--card', type=Path, metavar='FILE', help='model card, Markdown (default: what is known)'
+    )
+    parser.add_argument('--licence', metavar='NAME', help='of the weights, as Apache-2.0')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write times and sizes there')
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    size = args.size or ('pi05' if args.checkpoint else 'nano')
+    size = args.size or _size_of(args.checkpoint)
     exported, quantized = _precisions(args, size)
     packages = ['torch', 'onnx', 'onnxscript', *(['safetensors'] if args.checkpoint else [])]
     for package in packages:
@@ -131,6 +151,9 @@ def run(args: argparse.Namespace) -> int:
         actions=args.actions,
         stats=args.stats,
         tokenizer=args.tokenizer,
+        half=args.store == 'fp16',
+        card=args.card,
+        licence=args.licence,
     )
     prepared = prepare(job, bar)
     log = _Log(begin, len(exported) * engine_count(prepared.config))
@@ -139,8 +162,10 @@ def run(args: argparse.Namespace) -> int:
         'weights': source or f'random, seed {job.seed}',
         'exporter': f'torch {torch.__version__}',
     }
-    if source is None:
-        notes['licence'] = 'Apache-2.0'
+    if job.half:
+        notes['weights_rounded_to'] = 'float16'
+    if args.licence or source is None:
+        notes['licence'] = args.licence or 'Apache-2.0'
     export(prepared, model_card(prepared), notes, log)
     if quantized:
         _quantize(args, quantized)
@@ -155,6 +180,15 @@ def run(args: argparse.Namespace) -> int:
         f'at most {_peak_gb():.1f} GB of memory'
     )
     return 0
+
+
+def _size_of(checkpoint: Path | None) -> str:
+    """The default of --size: what a checkpoint without sizes of its own can only be."""
+    if checkpoint is None:
+        return 'nano'
+    from vla_trt_ros.export.pi05.metadata import read_metadata
+
+    return 'nano' if read_metadata(checkpoint).network else 'pi05'
 
 
 class _Log:
@@ -210,6 +244,11 @@ def _precisions(
         )
     if args.calibrate and not args.calibrate.exists():
         raise ConfigError(f'--calibrate {args.calibrate} does not exist; name a folder or a bag.')
+    for word in quantized if args.cpu_only else ():
+        if word != 'int8':
+            raise ConfigError(
+                f'--cpu-only: {word} is for GPUs alone; leave one of the two words out.'
+            )
     if calibrated and 'fp32' not in exported:
         exported = ('fp32', *exported)  # what the frames run through
     return exported or (DEFAULT_PRECISION[size],), quantized
@@ -238,7 +277,15 @@ def _quantize(args: argparse.Namespace, precisions: tuple[Precision, ...]) -> No
             frames = synthetic_frames(bundle, args.frames, prompts)
     for stages in dict.fromkeys(precision_row(p).stages for p in precisions):
         same = [p for p in precisions if precision_row(p).stages == stages]
-        add_precisions(args.out, same, frames, stages=stages, report=say)
+        add_precisions(
+            args.out,
+            same,
+            frames,
+            stages=stages,
+            gpu=not args.cpu_only,
+            half=args.store == 'fp16',
+            report=say,
+        )
 
 
 def _numbers(option: str, text: str) -> list[int]:

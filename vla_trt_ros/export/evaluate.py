@@ -20,6 +20,7 @@ from onnx.reference.op_run import OpRun
 
 from vla_trt_ros.backends.base import Array
 from vla_trt_ros.errors import BackendError
+from vla_trt_ros.export.quantize.draft import stored_halves
 from vla_trt_ros.export.quantize.numerics import E2M1_MAX, E4M3_MAX
 
 
@@ -51,7 +52,8 @@ def versions() -> str:
 
 
 def _runs_in_ort(model: onnx.ModelProto) -> bool:
-    types = {t.data_type for t in model.graph.initializer}
+    stored = stored_halves(model)  # float32 weights in 16 bits; the runtime folds their casts
+    types = {t.data_type for t in model.graph.initializer if t.name not in stored}
     types |= {v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
     known = {
         onnx.TensorProto.FLOAT,

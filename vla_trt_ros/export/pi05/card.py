@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vla_trt_ros.export.pi05.job import Prepared, graph_bytes
+from vla_trt_ros.export.pi05.job import Prepared, graph_bytes, read_card
 
 _CARD = """# {name}
 
@@ -26,8 +26,10 @@ _STATE = {'none': 'task', 'real': 'task and state', 'padded': 'task and padded s
 
 
 def model_card(prepared: Prepared) -> str:
-    """README.md of the bundle."""
+    """README.md of the bundle: the job's own, or one of what is known."""
     job, config, layout = prepared.job, prepared.config, prepared.layout
+    if job.card:
+        return read_card(job.card)
     checkpoint = prepared.checkpoint
     if checkpoint is None or job.checkpoint is None:
         about = _RANDOM.format(size=job.size, seed=job.seed)
@@ -48,18 +50,17 @@ def model_card(prepared: Prepared) -> str:
         vocabulary=(
             "vocabulary trained on this project's own prompts"
             if checkpoint is None
-            else 'vocabulary of PaliGemma'
+            else f'vocabulary of {config.vocab_size} pieces'
         ),
         weights=graph_bytes(config, ('fp32',)) / 4e6,
-        precisions=', '.join(job.precisions),
+        precisions=', '.join(job.precisions) + (' (stored as float16)' if job.half else ''),
         normalization=(
             f'{prepared.statistics.method}, from data'
             if checkpoint or job.stats
             else "from the robot's limits, not from data"
         ),
-        licence=(
-            'that of the checkpoint' if checkpoint else 'Apache-2.0, as the rest of the package'
-        ),
+        licence=job.licence
+        or ('that of the checkpoint' if checkpoint else 'Apache-2.0, as the rest of the package'),
         command=command_line(prepared),
     )
 
@@ -82,6 +83,8 @@ def command_line(prepared: Prepared) -> str:
     ):
         if value != usual:
             words.append(f'--{option} {",".join(map(str, value))}')
+    if job.half:
+        words.append('--store fp16')
     if job.horizon:
         words.append(f'--horizon {job.horizon}')
     if job.prompt_state:

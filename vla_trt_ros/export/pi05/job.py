@@ -57,6 +57,11 @@ class ExportJob:
     actions: Literal['absolute', 'delta'] | None = None
     stats: Path | None = None
     tokenizer: Path | None = None
+    half: bool = False
+    """Round the weights to float16, and store those of fp32 graphs so."""
+    card: Path | None = None
+    """A model card of one's own, Markdown."""
+    licence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,10 @@ def prepare(job: ExportJob, progress: Progress) -> Prepared:
 
     ConfigError or BundleError otherwise. Reads every weight of a checkpoint once.
     """
+    if job.half and 'fp32' not in job.precisions:
+        raise ConfigError('--store fp16 is for fp32 graphs, and none are made; add fp32.')
+    if job.card:
+        read_card(job.card)
     metadata = read_metadata(job.checkpoint) if job.checkpoint else None
     named = metadata.network if metadata else None
     views = job.views or (named.views if named else tuple(job.robot.cameras))
@@ -120,7 +129,7 @@ def export(prepared: Prepared, card: str, notes: dict[str, str], report: Report)
     )
     network = prepared.checkpoint or _random(prepared.config, job)
     try:
-        write_bundle(network, contents, job.out, report, job.precisions)
+        write_bundle(network, contents, job.out, report, job.precisions, half=job.half)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BundleError(
@@ -129,6 +138,19 @@ def export(prepared: Prepared, card: str, notes: dict[str, str], report: Report)
                 '--out.'
             ) from error
         raise
+
+
+def read_card(path: Path) -> str:
+    """A model card; ConfigError unless it is text."""
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f'--card {path} cannot be read ({error}); name a Markdown file.'
+        ) from error
+    if not text.strip():
+        raise ConfigError(f'--card {path} is empty; write what the policy is and was trained on.')
+    return text
 
 
 def graph_bytes(config: Pi05Config, precisions: Sequence[Precision]) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from vla_trt_ros.errors import BundleError
 from vla_trt_ros.export.pi05.model import Pi05
 from vla_trt_ros.policies.pi05.spec import Pi05Config
 
@@ -38,6 +39,30 @@ class ModelParameters:
     def load(self, name: str) -> Tensor:
         """A view of the model's own tensor."""
         return self._parameters[name].detach()
+
+
+class HalfParameters:
+    """The weights of ``source`` rounded to float16's numbers, in the dtype they had.
+
+    Rounded before anything is made of them, so that the reference network and every graph compute
+    with the same numbers, whether they are stored in 32 bits or 16.
+    """
+
+    def __init__(self, source: ParameterSource) -> None:
+        self.config = source.config
+        self._source = source
+
+    def load(self, name: str) -> Tensor:
+        """The rounded tensor; BundleError where a weight leaves float16's range."""
+        tensor = self._source.load(name)
+        half = tensor.half()
+        beyond = int((torch.isinf(half) & torch.isfinite(tensor)).sum())
+        if beyond:
+            raise BundleError(
+                f'{name}: {beyond} of {tensor.numel()} weights are beyond 65504, the largest '
+                'float16; store this network as fp32.'
+            )
+        return half.to(tensor.dtype)
 
 
 def parameter_dtype(name: str, compute: torch.dtype) -> torch.dtype:

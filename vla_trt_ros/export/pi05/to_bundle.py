@@ -11,18 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vla_trt_ros.bundle import EngineEntry, Layout, SourceEntry
-from vla_trt_ros.config import Precision
+from vla_trt_ros.config import STAGES, Precision
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.export.bundle_writer import BundleWriter
 from vla_trt_ros.export.pi05.model import Pi05
 from vla_trt_ros.export.pi05.parameters import (
     DTYPES,
+    HalfParameters,
     ModelParameters,
     ParameterSource,
     modulation_table,
     skeleton,
 )
 from vla_trt_ros.export.pi05.stages import DenoiseStepStage, PrefixStage, VisionStage
+from vla_trt_ros.export.quantize.halves import repack
 from vla_trt_ros.export.to_onnx import OPSET, trace_stage
 from vla_trt_ros.export.unroll import unroll
 from vla_trt_ros.export.weightless import Traced
@@ -63,21 +65,28 @@ def write_bundle(
     out: Path,
     report: Report,
     precisions: Sequence[Precision] = ('fp32',),
+    *,
+    half: bool = False,
 ) -> None:
     """Export ``network`` in each of ``precisions`` and put the bundle at ``out``.
 
     Every graph is entered as a source; those in fp32 are engines for ONNX Runtime, too. ``report``
-    hears the name of each graph before it is made. ConfigError for a precision that needs
-    quantisation: that comes after, from these graphs.
+    hears the name of each graph before it is made. ``half`` rounds the weights to float16 and
+    stores those of fp32 graphs so; they compute in float32 as before. ConfigError for a precision
+    that needs quantisation: that comes after, from these graphs.
     """
     source = ModelParameters(network) if isinstance(network, Pi05) else network
     check_precisions(precisions)
+    if half:
+        source = HalfParameters(source)
     with BundleWriter(out) as writer:
         sources = [
             entry
             for precision in precisions
             for entry in _export_graphs(source, precision, writer.folder, report)
         ]
+        if half:
+            _store_halves(sources, writer.folder)
         (writer.folder / 'tokenizer.model').write_bytes(contents.vocabulary)
         (writer.folder / 'README.md').write_text(contents.model_card, encoding='utf-8')
         save_norm_stats(writer.folder / 'norm_stats.json', contents.norm_stats)
@@ -176,6 +185,14 @@ def _export_graphs(
                     step = trace_stage(DenoiseStepStage(model), one)
                 loop = Traced(unroll(step.model, spec, table, rows[num_steps]), step.recipes)
                 yield save(weights, loop, name, spec, bucket, num_steps)
+
+
+def _store_halves(sources: Sequence[SourceEntry], folder: Path) -> None:
+    single = [s for s in sources if s.precision == 'fp32']
+    for stage in STAGES:
+        found = [s for s in single if s.stage == stage]
+        for file in {name for s in found for name in s.weights}:
+            repack([folder / s.file for s in found], folder / file)
 
 
 def _engine(source: SourceEntry) -> EngineEntry:

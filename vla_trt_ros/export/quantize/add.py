@@ -25,13 +25,17 @@ def add_precisions(
     frames: Frames | None,
     *,
     stages: Sequence[str] = STAGES,
+    gpu: bool = True,
+    half: bool = False,
     report: Callable[[str], None] = lambda text: None,
 ) -> NewGraphs:
     """Make ``precisions`` from the float graphs of the bundle at ``path`` and enter them.
 
     Part A of ``frames`` gives the scales; part B is left for parity. Files are written beside the
     bundle and moved in when all are whole; the manifest comes last, so that an interrupted run
-    leaves the bundle as it was. ConfigError where frames are needed and missing or too few,
+    leaves the bundle as it was. ``gpu`` and ``half``: as in `quantize_bundle`.
+
+    ConfigError where frames are needed and missing or too few,
     BundleError for a precision that the bundle holds already; else as `quantize_stage`.
     """
     bundle = open_bundle(path)
@@ -55,7 +59,14 @@ def add_precisions(
     folder = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.resolve().parent))
     try:
         new = quantize_bundle(
-            bundle, precisions, folder, ranges=ranges, stages=stages, report=report
+            bundle,
+            precisions,
+            folder,
+            ranges=ranges,
+            stages=stages,
+            gpu=gpu,
+            half=half,
+            report=report,
         )
         for file in sorted(folder.iterdir()):
             os.replace(file, path / file.name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vla_trt_ros.bundle import Bundle, EngineEntry, SourceEntry
 from vla_trt_ros.config import STAGES, Precision
+from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.export.graphs import GraphKey, float_graphs, stage_spec_of
 from vla_trt_ros.export.precision import check_stage, precision_row
 from vla_trt_ros.export.quantize.ranges import Ranges
@@ -33,16 +34,25 @@ def quantize_bundle(
     stages: Sequence[str] = STAGES,
     keys: Callable[[str, GraphKey], bool] = lambda stage, key: True,
     cpu: bool = True,
+    gpu: bool = True,
     smooth: bool = True,
+    half: bool = False,
     report: Callable[[str], None] = lambda text: None,
 ) -> NewGraphs:
     """Write every graph of ``stages`` at ``precisions`` into ``folder``, from the float graphs.
 
     A stage on which a precision is refused is left out; check_stage says why. int8 is written
-    twice: as a source for GPUs and, with ``cpu``, in float32 for ONNX Runtime on a CPU. ``keys``
-    picks buckets and step counts. ``smooth`` and errors: as in `quantize_stage`.
+    twice: with ``gpu`` as a source for GPUs and, with ``cpu``, in float32 for ONNX Runtime on a
+    CPU. ``keys`` picks buckets and step counts. ``smooth``, ``half`` and errors: as in
+    `quantize_stage`. ConfigError for a precision of which nothing is left to write.
     """
     new = NewGraphs()
+    for row in map(precision_row, precisions):
+        if not gpu and not (cpu and row.quantized and row.cpu_compute):
+            raise ConfigError(
+                f'{row.name} graphs are for GPUs alone, and none are asked for; choose int8, or '
+                'leave --cpu-only out.'
+            )
     for precision in precisions:
         row = precision_row(precision)
         for stage in stages:
@@ -52,10 +62,23 @@ def quantize_bundle(
             held = {k: p for k, p in float_graphs(bundle, stage).items() if keys(stage, k)}
             found = (ranges or {}).get(stage)
             report(f'{stage} {precision}')
-            _write(new, bundle, stage, precision, held, folder, found, None, smooth)
+            computes: list[str | None] = [None] if gpu else []
             if cpu and row.quantized and row.cpu_compute:
-                _write(new, bundle, stage, precision, held, folder, found, row.cpu_compute, smooth)
+                computes.append(row.cpu_compute)
+            for compute in computes:
+                options = _Options(found, compute, smooth, half)
+                _write(new, bundle, stage, precision, held, folder, options)
     return new
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """Of `quantize_stage`."""
+
+    ranges: Ranges | None
+    compute: str | None
+    smooth: bool
+    half: bool
 
 
 def _write(
@@ -65,10 +88,9 @@ def _write(
     precision: Precision,
     held: Mapping[GraphKey, Path],
     folder: Path,
-    ranges: Ranges | None,
-    compute: str | None,
-    smooth: bool,
+    options: _Options,
 ) -> None:
+    compute = options.compute
     mark = f'{precision}-cpu' if compute else precision
     graphs = {key: folder / f'{_stem(stage, key)}.{mark}.onnx' for key in held}
     weights = folder / f'{stage}.{mark}.weights'
@@ -77,9 +99,10 @@ def _write(
         precision,
         {held[key]: graphs[key] for key in held},
         weights,
-        ranges=ranges,
+        ranges=options.ranges,
         compute=compute,
-        smooth=smooth,
+        smooth=options.smooth,
+        half=options.half,
     )
     new.stages.append(made)
     for (bucket, steps), path in graphs.items():

@@ -113,7 +113,41 @@ def draft_of(model: onnx.ModelProto, folder: Path) -> Draft:
         draft.contents[tensor.name] = Content(_identity(whole), read, read)
         for part in ('raw_data', 'float_data', 'int32_data', 'external_data', 'data_location'):
             tensor.ClearField(part)
+    _widen_stored_halves(draft)
     return draft
+
+
+def stored_halves(model: onnx.ModelProto) -> dict[str, str]:
+    """Float16 initialisers that are cast to float32 before anything reads them, and the names of
+    the casts' outputs: how halves.py stores float32 weights.
+    """
+    halves = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        read = halves.intersection(node.input)
+        if read and node.op_type == 'Cast' and node.attribute[0].i == TensorProto.FLOAT:
+            found[node.input[0]] = node.output[0]
+        else:
+            halves -= read
+    return {half: wide for half, wide in found.items() if half in halves}
+
+
+def _widen_stored_halves(draft: Draft) -> None:
+    """The graph as it was before halves.py stored it."""
+    graph = draft.model.graph
+    wide = stored_halves(draft.model)
+    kept = [node for node in graph.node if not set(node.input) <= set(wide) or not node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for tensor in [t for t in graph.initializer if t.name in wide]:
+        half = draft.contents.pop(tensor.name)
+        graph.initializer.remove(tensor)
+
+        def read(make: Callable[[], Array] = half.make) -> Array:
+            return np.asarray(make(), np.float32)
+
+        content = Content(f'{half.tag}>float32', read, read)
+        draft.announce(wide[tensor.name], 'float32', tuple(tensor.dims), content)
 
 
 def drop_unused(model: onnx.ModelProto) -> None:

@@ -10,6 +10,7 @@ from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.export.precision import check_stage
 from vla_trt_ros.export.quantize.compute import compute_in
 from vla_trt_ros.export.quantize.draft import open_draft
+from vla_trt_ros.export.quantize.halves import store_halves
 from vla_trt_ros.export.quantize.qdq import Quantizer
 from vla_trt_ros.export.quantize.ranges import Ranges
 from vla_trt_ros.export.quantize.store import WeightStore
@@ -44,6 +45,7 @@ def quantize_stage(
     ranges: Ranges | None = None,
     compute: str | None = None,
     smooth: bool = True,
+    half: bool = False,
 ) -> QuantizedStage:
     """Write ``graphs`` (source .onnx -> .onnx to make) at ``precision``.
 
@@ -52,7 +54,7 @@ def quantize_stage(
     which share it. ``ranges`` come from calibration and serve every bucket and step count;
     needed by rows that are ``calibrated``. ``compute`` overrides the row's compute and boundary
     dtype ('float32' makes the int8 graph that ONNX Runtime runs). ``smooth`` allows SmoothQuant
-    where it pays (int8).
+    where it pays (int8). ``half`` stores float32 weights that float16 holds exactly so.
 
     ConfigError for an unknown precision, one that is refused on the stage, or ranges that are
     missing; BundleError for NaN or Inf in a weight and for a GEMM that calibration did not see.
@@ -70,5 +72,7 @@ def quantize_stage(
             compute_in(draft, stage, compute, boundary)
             if quantizer:
                 found = quantizer.apply(draft, stage)
+            if half:
+                store_halves(draft)
             draft.write(out, store)
     return QuantizedStage(stage, precision, compute, boundary, *found, weights.stat().st_size)
