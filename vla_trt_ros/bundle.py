@@ -74,7 +74,7 @@ class Layout:
     step_dt: float
     """Seconds that one row of actions is executed over."""
     state: tuple[str, ...]
-    """Joint of each state entry."""
+    """Joint or reading of each state entry."""
     actions: tuple[ActionColumn, ...]
 
     def __post_init__(self) -> None:
@@ -222,9 +222,13 @@ class Bundle:
 
         if layout.robot != robot.name:
             refuse(f'it was made for {layout.robot!r}; choose its bundle or its robot file.')
-        for joint in (*layout.state, *(a.joint for a in layout.actions)):
-            if joint not in robot.joint_names:
-                refuse(f'joint {joint!r} is none of {", ".join(robot.joint_names)}.')
+        for what, names, known in (
+            ('reading' if robot.readings else 'joint', layout.state, robot.state_names),
+            ('joint', (a.joint for a in layout.actions), robot.joint_names),
+        ):
+            for name in names:
+                if name not in known:
+                    refuse(f'{what} {name!r} is none of {", ".join(known)}.')
         if abs(layout.step_dt * robot.control_rate - 1.0) > 1e-6:
             refuse(
                 f'its rows last {layout.step_dt} s, control_rate {robot.control_rate} Hz makes '

@@ -101,7 +101,7 @@ class JointConfig:
 
     name: str
     unit: Literal['rad', 'm', 'ratio']
-    """'ratio': a gripper, 0 closed to 1 open."""
+    """'ratio': a gripper, 0 closed to 1 open, or a controller's input, a share of its range."""
     lower: float
     upper: float
     max_velocity: float
@@ -118,6 +118,20 @@ class JointConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f'{name} {value} must be above 0.')
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingConfig:
+    """A number that joint states carry and no command sets, and the range it is expected in."""
+
+    name: str
+    unit: Literal['rad', 'm']
+    lower: float
+    upper: float
+
+    def __post_init__(self) -> None:
+        if not self.lower < self.upper:
+            raise ConfigError(f'lower {self.lower} is not below upper {self.upper}.')
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +208,25 @@ class RobotConfig:
     """View name ('base', 'wrist', ...) to camera; a bundle names the views it wants."""
     control_rate: float
     """Rows of a chunk per second, Hz."""
+    action_space: Literal['joint_position', 'raw'] = 'joint_position'
+    """'raw': the joints are inputs of a controller, in its own units. Only a simulator takes them:
+    the command gate refuses such chunks."""
+    readings: tuple[ReadingConfig, ...] = ()
+    """What the state of a policy is made of, in this order; empty: the joints."""
     joint_states_topic: str = 'joint_states'
     max_camera_skew_ms: float = 60.0
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
 
     def __post_init__(self) -> None:
-        names = [j.name for j in self.joints]
-        if not names:
+        if not self.joints:
             raise ConfigError('joints is empty; list every joint that is commanded.')
+        names = [*self.joint_names, *(r.name for r in self.readings)]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
             raise ConfigError(f'joint {doubled[0]!r} is listed twice.')
+        if self.action_space == 'raw' and not self.readings:
+            raise ConfigError('raw inputs are never measured: list the readings of the state.')
         if not self.cameras:
             raise ConfigError('cameras is empty; name at least one view.')
         if not 1.0 <= self.control_rate <= 1000.0:
@@ -236,6 +257,11 @@ class RobotConfig:
     def joint_names(self) -> tuple[str, ...]:
         """Names in the order of the file: the column order of chunks and commands."""
         return tuple(j.name for j in self.joints)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """What a policy's state may name: the readings, where there are any, else the joints."""
+        return tuple(r.name for r in self.readings) or self.joint_names
 
     @property
     def step_ns(self) -> int:

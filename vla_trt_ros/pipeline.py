@@ -18,6 +18,7 @@ from vla_trt_ros.camera.latest import LatestFrames
 from vla_trt_ros.config import PlatformConfig, PolicyConfig, RobotConfig
 from vla_trt_ros.datatypes import (
     ActionChunk,
+    ActionSpace,
     CameraFrame,
     ChunkFlag,
     ChunkTiming,
@@ -199,6 +200,7 @@ class Pipeline:
             step_ns=step_ns,
             names=self.robot.joint_names,
             actions=actions,
+            action_space=ActionSpace[self.robot.action_space.upper()],
             chunk_id=self._chunk_id,
             step_index0=max(0, (start_ns - self._first_start_ns) // step_ns),
             execute_count=min(gap_steps, len(actions)),

@@ -43,11 +43,12 @@ def pick_joints(sample: JointSample, names: Sequence[str]) -> Float64Array:
 class JointLayout:
     """Which joint each state and action column of a policy is, and whether an action is relative.
 
-    ``state_names``: S joints, the model's state columns. ``action_names``: A joints, the model's
-    action columns; every joint of the robot once (A = D). ``action_kinds``: per action column,
-    'absolute', or 'delta' from the joint's position when the observation was made.
+    ``state_names``: S joints, or readings where the robot lists any, the model's state columns.
+    ``action_names``: A joints, the model's action columns; every joint of the robot once (A = D).
+    ``action_kinds``: per action column, 'absolute', or 'delta' from the joint's position when the
+    observation was made.
 
-    ConfigError: an unknown or doubled joint, a robot joint that no column commands, or a delta
+    ConfigError: an unknown or doubled name, a robot joint that no column commands, or a delta
     column whose joint is not in the state.
     """
 
@@ -58,8 +59,8 @@ class JointLayout:
         action_names: tuple[str, ...],
         action_kinds: tuple[ActionKind, ...],
     ) -> None:
-        _check_names('state', state_names, robot)
-        _check_names('action', action_names, robot)
+        _check_names('state', state_names, robot.state_names, robot.name)
+        _check_names('action', action_names, robot.joint_names, robot.name)
         uncommanded = [n for n in robot.joint_names if n not in action_names]
         if uncommanded:
             raise ConfigError(
@@ -130,12 +131,13 @@ def check_rows(rows: Float32Array | Float64Array, names: Sequence[str]) -> Float
     return checked
 
 
-def _check_names(what: str, names: tuple[str, ...], robot: RobotConfig) -> None:
-    known = robot.joint_names
+def _check_names(
+    what: str, names: tuple[str, ...], known: tuple[str, ...], robot_name: str
+) -> None:
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean {close[0]!r}?' if close else f'it has {", ".join(known)}.'
-            raise ConfigError(f'{what} {name!r} is no joint of robot {robot.name}; {hint}')
+            raise ConfigError(f'{what} {name!r} is no joint of robot {robot_name}; {hint}')
         if names.count(name) > 1:
             raise ConfigError(f'{what} {name!r} is listed twice.')

@@ -8,16 +8,17 @@ import numpy as np
 
 from vla_trt_ros.bundle import ActionColumn, Layout
 from vla_trt_ros.config import RobotConfig
-from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.preprocess.normalize import NormStats
 
 
 def default_layout(robot: RobotConfig, actions: Literal['absolute', 'delta'] = 'delta') -> Layout:
-    """All joints as state; grippers absolute, every other joint as ``actions`` says."""
+    """All readings as state, or all joints where there are none; grippers and controller inputs
+    absolute, every other joint as ``actions`` says.
+    """
     columns = tuple(
         ActionColumn(j.name, 'absolute' if j.unit == 'ratio' else actions) for j in robot.joints
     )
-    return Layout(robot.name, 1.0 / robot.control_rate, robot.joint_names, columns)
+    return Layout(robot.name, 1.0 / robot.control_rate, robot.state_names, columns)
 
 
 def plausible_stats(robot: RobotConfig) -> dict[str, NormStats]:
@@ -26,18 +27,18 @@ def plausible_stats(robot: RobotConfig) -> dict[str, NormStats]:
     State: the middle of each joint's range. Deltas: as far as the velocity limit allows in a
     quarter of a second. Real statistics come from data.
     """
-    if not robot.joints:
-        raise ConfigError(f'robot {robot.name!r} has no joints.')
     state, actions = [], []
     for joint in robot.joints:
         if joint.unit == 'ratio':
-            state.append((0.0, 1.0))
-            actions.append((0.0, 1.0))
+            state.append((joint.lower, joint.upper))
+            actions.append((joint.lower, joint.upper))
         else:
             reach = joint.upper - joint.lower
             state.append((joint.lower + 0.15 * reach, joint.upper - 0.15 * reach))
             travel = 0.25 * joint.max_velocity
             actions.append((-travel, travel))
+    if robot.readings:
+        state = [(r.lower, r.upper) for r in robot.readings]
     return {'state': _uniform(state), 'actions': _uniform(actions)}
 
 
