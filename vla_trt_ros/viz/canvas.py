@@ -1,16 +1,29 @@
-"""One video frame: the cameras side by side, named, with a caption below."""
+"""One video frame: the cameras side by side, named, a caption below, at times a mark across."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vla_trt_ros.datatypes import Uint8Array
 
-_GAP, _CAPTION = 4, 28
+_GAP, _LINE, _STRIP = 4, 20, 26
+_CAPTION = 2 * _LINE + 6
 _BACKGROUND, _INK, _FAINT = (24, 26, 30), (235, 235, 235), (150, 155, 165)
+GOOD, NEWS = (30, 120, 60), (40, 90, 160)
+"""Colours of a mark: something went well, something new begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A few words on a coloured strip over the pictures, framed in the same colour."""
+
+    text: str
+    colour: tuple[int, int, int]
+    """RGB, dark enough for white letters."""
 
 
 class Canvas:
@@ -27,8 +40,11 @@ class Canvas:
         self._font = ImageFont.load_default(14)
         self._small = ImageFont.load_default(11)
 
-    def draw(self, images: Mapping[str, Uint8Array], caption: str) -> Uint8Array:
+    def draw(
+        self, images: Mapping[str, Uint8Array], caption: str, mark: Mark | None = None
+    ) -> Uint8Array:
         """``images``: view -> uint8 [H, W, 3] RGB, of any size; a view without one says so.
+        ``caption``: a line, or two.
 
         Returns uint8 [height, width, 3], RGB.
         """
@@ -47,9 +63,21 @@ class Canvas:
             box = pen.textbbox((x + 5, _GAP + 4), view, self._small)
             pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), _BACKGROUND)
             pen.text((x + 5, _GAP + 4), view, _INK, self._small)
-        middle = self._tile[1] + 2 * _GAP + _CAPTION // 2
-        pen.text((_GAP + 3, middle), self._shorten(caption), _INK, self._font, anchor='lm')
+        lines = caption.split('\n')[:2]
+        middle = self._tile[1] + 2 * _GAP + (_CAPTION - (len(lines) - 1) * _LINE) // 2
+        for k, line in enumerate(lines):
+            at = (_GAP + 3, middle + k * _LINE)
+            pen.text(at, self._shorten(line), _INK, self._font, anchor='lm')
+        if mark is not None:
+            self._draw_mark(pen, mark)
         return np.asarray(page)
+
+    def _draw_mark(self, pen: ImageDraw.ImageDraw, mark: Mark) -> None:
+        right, bottom = self.size[0] - 1, self._tile[1] + 2 * _GAP - 1
+        pen.rectangle((0, 0, right, bottom), outline=mark.colour, width=_GAP)
+        pen.rectangle((0, bottom - _STRIP, right, bottom), mark.colour)
+        at = (self.size[0] // 2, bottom - _STRIP // 2)
+        pen.text(at, self._shorten(mark.text), 'white', self._font, anchor='mm')
 
     def _shorten(self, caption: str) -> str:
         room = self.size[0] - 2 * _GAP - 6

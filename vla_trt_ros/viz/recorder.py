@@ -12,7 +12,7 @@ from PIL import Image
 
 from vla_trt_ros.datatypes import Uint8Array
 from vla_trt_ros.errors import ConfigError
-from vla_trt_ros.viz.canvas import Canvas
+from vla_trt_ros.viz.canvas import Canvas, Mark
 
 
 class _Writer(Protocol):
@@ -66,10 +66,17 @@ class Recorder:
         """True where ``add`` at this time would take the frame: ask before decoding an image."""
         return self._writer is not None and self._index(time) >= self.frames
 
-    def add(self, time: float, images: Mapping[str, Uint8Array], caption: str = '') -> bool:
+    def add(
+        self,
+        time: float,
+        images: Mapping[str, Uint8Array],
+        caption: str = '',
+        mark: Mark | None = None,
+    ) -> bool:
         """Add what the views show at ``time``, seconds of any steady clock.
 
-        ``images``: view -> uint8 [H, W, 3], RGB; copied. Returns whether the frame was taken.
+        ``images``: view -> uint8 [H, W, 3], RGB; copied. ``caption`` and ``mark`` as for
+        `Canvas.draw`. Returns whether the frame was taken.
         """
         if self._start is None:
             self._start = time
@@ -79,7 +86,7 @@ class Recorder:
         if index >= self._limit:
             self.dropped += 1
             return False
-        page = self._canvas.draw(images, caption)
+        page = self._canvas.draw(images, caption, mark)
         while self.frames < index:
             self._write(page if self._last is None else self._last)
         self._write(page)
