@@ -22,7 +22,7 @@ VERBS = {
 }
 _EXTRAS = {
     **dict.fromkeys(('rclpy', 'sensor_msgs', 'diagnostic_msgs', 'vla_trt_ros.msg'), 'ros'),
-    **dict.fromkeys(('metaworld', 'mujoco', 'av', 'matplotlib'), 'sim'),
+    **dict.fromkeys(('metaworld', 'mujoco', 'av', 'matplotlib', 'pyarrow'), 'sim'),
     **dict.fromkeys(('torch', 'onnx', 'ml_dtypes'), 'export'),
 }
 _EXAMPLES = """examples:

@@ -7,6 +7,7 @@ from importlib import import_module
 
 COMMANDS = {
     'eval': 'success of a policy per task, in a closed loop on held-out seeds',
+    'record': 'demonstrations of the tasks as a LeRobot data set',
 }
 """Subcommand to its summary; each is a module cli/sim_<name>.py, shaped as a verb."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,6 +68,11 @@ class DatasetWriter:
     def recorded(self) -> set[tuple[str, int]]:
         """(scene, seed) of every episode that the data files hold."""
         return {(row['scene'], row['seed']) for row in self._episodes}
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """A row per episode, as in meta/episodes."""
+        return self._episodes
 
     @property
     def episodes(self) -> int:
