@@ -9,7 +9,7 @@ from vla_trt_ros.datatypes import Float64Array
 JITTER = 0.02
 """Standard deviation of a target at level 1, m on each axis."""
 PUSH_EVERY, PUSH_STEPS, PUSH_LEAD = 30, (4, 12), 0.08
-"""At level 1: steps between pushes on average, how many steps one lasts, m it leads the hand by."""
+"""At level 1: steps between pushes on average, steps that one lasts, m it leads the hand by."""
 SLIP_EVERY, SLIP_STEPS = 80, (3, 8)
 """At level 1: steps between slips of the gripper on average, and how many steps one lasts."""
 

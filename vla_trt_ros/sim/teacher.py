@@ -34,6 +34,8 @@ _ALIGNED, _HELD = 0.02, 0.035
 """Horizontal distance of hand and puck, m: to go down, and to have it between the claws."""
 _GRASP_HEIGHT, _REACHED = 0.030, 0.048
 """Hand above puck, m: where the claws are sent, and from where on they close around it."""
+_BESIDE = np.array([0.005, 0.0, 0.0])
+"""Where the puck is held, from its middle, m: as Meta-World's experts do."""
 _CLOSED_ON_PUCK = 0.62
 """Opening of the gripper, ratio, below which it has the puck."""
 
@@ -53,7 +55,8 @@ class Teacher:
         lead, grip = self._wish()
         hand = self._env.observe().positions[:3]
         target = np.append(hand + np.clip(lead, -LEAD, LEAD), np.clip(grip, 0.0, 1.0))
-        return np.clip(target, *self._env.limits)
+        inside: Float64Array = np.clip(target, *self._env.limits)
+        return inside
 
     def chunk(self, rows: int) -> Float32Array:
         """The targets of the next ``rows`` control steps if the teacher had the arm from here on:
@@ -80,7 +83,7 @@ class Teacher:
     def _puck_wish(self) -> tuple[Float64Array, float]:
         """Above the puck, down, close, to the goal: each found from where things are now."""
         seen = self._env.full_observation
-        hand, puck, goal = seen[:3], seen[4:7] - (0.005, 0.0, 0.0), seen[-3:]
+        hand, puck, goal = seen[:3], seen[4:7] - _BESIDE, seen[-3:]
         opening = float(self._env.observe().positions[3])
         aside = float(np.linalg.norm(hand[:2] - puck[:2]))
         above = hand[2] - puck[2]
@@ -89,10 +92,14 @@ class Teacher:
                 return np.zeros(3), 0.0
             way = goal - seen[4:7]
             if self._env.task == 'push' and np.linalg.norm(way[:2]) > 0.02:
-                way = way + (0.0, 0.0, 0.015)  # a little lifted, it does not catch on the table
+                way = way + _up(0.015)  # a little lifted, it does not catch on the table
             return _PUCK_GAIN * way, 0.0
         if aside < _ALIGNED:
-            return _PUCK_GAIN * (puck + (0.0, 0.0, _GRASP_HEIGHT) - hand), 1.0
+            return _PUCK_GAIN * (puck + _up(_GRASP_HEIGHT) - hand), 1.0
         # Over the puck first: from the side the claws would knock it over.
         height = 0.1 if aside > 2 * _ALIGNED or above < 0.06 else above
-        return _PUCK_GAIN * (puck + (0.0, 0.0, height) - hand), 1.0
+        return _PUCK_GAIN * (puck + _up(height) - hand), 1.0
+
+
+def _up(height: float) -> Float64Array:
+    return np.array([0.0, 0.0, height])
