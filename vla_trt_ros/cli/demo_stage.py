@@ -93,11 +93,11 @@ class Stage:
         if ended is not None:
             raise VlaError(f'{ended[0]} ended with status {ended[1]} during the demo.')
         now = time.monotonic()
-        if self._recorder is not None and self._recorder.wants(now):
+        pictures = dict(self._monitor.pictures)
+        if self._recorder is not None and pictures and self._recorder.wants(now):
             # What the turn is stays in view for a moment after the arm was let go.
             news = self._mark is not None and self._mark.colour == NEWS
             mark = None if news and now > self._told + _NEWS else self._mark
-            pictures = dict(self._monitor.pictures)
             self._recorder.add(
                 now, pictures, caption(self._monitor, self._turn, self.played), mark
             )
