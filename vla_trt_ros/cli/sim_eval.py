@@ -101,9 +101,10 @@ def run(args: argparse.Namespace) -> int:
         stages = ', '.join(f'{s} {how}' for s, how in stages_of(platform).items())
         print(f'{label}: {stages}')
     whole = _run(plan, cases, outcomes, file)
-    records = count(_in_order(outcomes, plan.cases), plan.setup, plan.conditions)
+    new = count(_in_order(outcomes, plan.cases), plan.setup, plan.conditions)
+    records = [*_kept(plan, file), *new]
     if file and whole:
-        records = file.finish(records)
+        file.finish(new)
         print(f'wrote {args.json}')
     elif file:
         file.close()
@@ -111,6 +112,12 @@ def run(args: argparse.Namespace) -> int:
     if records:
         _show(records, plan.suite, args.plot)
     return 0 if whole else INTERRUPTED
+
+
+def _kept(plan: _Plan, file: ResultsFile | None) -> list[Record]:
+    """Records of this test that the file had already."""
+    wanted = {case.group for case in plan.cases}
+    return [r for r in file.answering(plan.seeds) if r.group in wanted] if file else []
 
 
 def _run(

@@ -44,13 +44,14 @@ class ResultsFile:
 
     def missing(self, cases: Iterable[Case], seeds: range) -> list[Case]:
         """Those of ``cases``, which run on ``seeds``, that neither file answers."""
-        counted = {
-            r.group
-            for r in self.records
-            if r.conditions == self._conditions and r.seeds == (seeds[0], seeds[-1])
-        }
+        counted = {r.group for r in self.answering(seeds)}
         done = {o.case for o in self.outcomes}
         return [c for c in cases if c.group not in counted and c not in done]
+
+    def answering(self, seeds: range) -> list[Record]:
+        """Records that the file held from the start, of these conditions and ``seeds``."""
+        ours = (self._conditions, (seeds[0], seeds[-1]))
+        return [r for r in self.records if (r.conditions, r.seeds) == ours]
 
     def add(self, outcome: Outcome) -> None:
         """Keep one more episode, on disk before this returns."""

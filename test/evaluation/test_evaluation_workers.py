@@ -1,0 +1,78 @@
+"""Several processes: the same outcomes as one, and Ctrl-C in earnest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from vla_trt_ros.config import load_platform
+from vla_trt_ros.errors import BundleError
+from vla_trt_ros.evaluation.cases import Setup, all_cases
+from vla_trt_ros.evaluation.workers import run_cases
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('simulator')]
+
+SETUP = Setup(
+    env='metaworld',
+    bundle='nano',
+    platforms={'fp32': load_platform('cpu')},
+    tasks=('reach', 'push'),
+    image_size=(64, 64),
+    max_steps=15,
+)
+CASES = all_cases(SETUP.tasks, [1], ['fp32'], ['canonical'], range(900_000, 900_002))
+
+
+def what_happened(outcome):
+    r = outcome.result
+    return r.success, r.steps, r.chunks, r.clamped, r.error
+
+
+def test_two_processes_come_to_what_one_comes_to():
+    one = {o.case: what_happened(o) for o in run_cases(SETUP, CASES, workers=1)}
+    two = {o.case: what_happened(o) for o in run_cases(SETUP, CASES, workers=2)}
+    assert set(one) == set(CASES)
+    assert one == two
+    assert not any(error for *_, error in one.values())
+
+
+def test_what_no_episode_can_run_with_comes_through_from_a_process():
+    setup = replace(SETUP, platforms={'fp32': load_platform('rtx')})
+    with pytest.raises(BundleError, match="bundle 'nano' holds no vision engine"):
+        list(run_cases(setup, CASES, workers=2))
+
+
+def test_ctrl_c_ends_with_130_and_resume_finishes(tmp_path):
+    path = tmp_path / 'success.json'
+    episodes = path.with_suffix('.episodes.jsonl')
+    words = '--tasks reach --episodes 40 --max-steps 10 --camera 64x64 --workers 2 --steps 1'
+    command = [sys.executable, '-m', 'vla_trt_ros.cli.main', 'sim', 'eval', *words.split()]
+    command += ['--json', str(path)]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not (episodes.exists() and episodes.read_text().count('\n') > 2):
+        assert time.monotonic() < deadline, 'no episode ended'
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert 'Traceback' not in err
+    assert '--resume goes on' in out
+    assert not path.exists()
+    done = episodes.read_text().count('\n') - 1
+    assert 0 < done < 40
+    again = subprocess.run(
+        [*command, '--resume'], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert f'{done} of 40 episodes are done already' in again.stdout
+    [record] = json.loads(path.read_text())
+    assert record['episodes'] == 40
+    assert not episodes.exists()
