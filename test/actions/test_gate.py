@@ -336,6 +336,34 @@ def test_disable_brakes_and_goes_silent_and_enable_starts_anew():
     assert world.run(0.5).state is State.RUNNING
 
 
+@pytest.mark.parametrize('again', ['enable', 'reset'])
+def test_after_a_restart_only_what_was_seen_since_moves_the_arm(again):
+    world = running()
+    if again == 'enable':
+        world.gate.enable(False, world.now_ns)
+    else:
+        world.alive, world.policy = False, None
+        assert world.run(3.0).state is State.STOPPED
+        world.alive = True
+    world.policy = None
+    world.run(0.5)
+    if again == 'enable':
+        world.gate.enable(True, world.now_ns)
+    else:
+        world.gate.reset(world.now_ns)
+    at, before = world.position.copy(), world.now_ns - 1
+    world.run(0.1)
+    rows = np.full((10, 2), 0.5)
+    assert world.offer(rows, observation_ns=before) is Reason.STALE_CHUNK
+    status = world.run(0.3)
+    assert status.state is State.WAITING
+    assert 'before the reset or enable' in status.text
+    assert status.counts['chunk_before_restart'] == 1
+    assert world.position == pytest.approx(at)
+    assert world.offer(rows, observation_ns=before + 1) is Reason.NONE
+    assert world.run(0.2).state is State.RUNNING
+
+
 def test_estop_while_disabled_goes_back_to_disabled():
     world = running()
     world.gate.enable(False, world.now_ns)

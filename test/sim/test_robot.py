@@ -124,6 +124,23 @@ def test_a_switch_of_task_closes_the_old_one_and_begins_anew():
     assert robot.env.x == 1.0
 
 
+def test_a_switch_to_a_seed_begins_that_episode_and_counts_on_from_it():
+    robot = SimulatedRobot(Line, 'a', seed=1, episode_steps=2, controller='position')
+    env = robot.env
+    robot.offer_positions([6.0])
+    robot.step(0)
+    robot.switch_task('a', 3)
+    assert robot.env is env  # the same task is reset, not made anew
+    assert not env.closed
+    assert (env.x, env.success, robot.episodes) == (3.0, False, 0)
+    for _ in range(3):
+        robot.step(0)  # nothing commands it: it holds, and episode 3 runs out
+    assert (env.seeds, env.x) == ([1, 3, 4], 4.0)
+    with pytest.raises(ConfigError, match='seed -1'):
+        robot.switch_task('b', -1)
+    assert robot.env.task == 'a'
+
+
 def test_a_switch_to_a_task_that_is_none_changes_nothing():
     robot = SimulatedRobot(Line, 'a')
     with pytest.raises(ConfigError, match='unknown'):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from vla_trt_ros.errors import ConfigError
-from vla_trt_ros.viz.canvas import Canvas
+from vla_trt_ros.viz.canvas import GOOD, Canvas, Mark
 from vla_trt_ros.viz.recorder import Recorder
 
 av = pytest.importorskip('av', reason='of the simulator extra: pip install .[sim]')
@@ -62,6 +62,22 @@ def test_canvas_writes_the_caption_and_says_where_a_view_is_missing():
     tile = blank[60:200, 240:440]
     assert tile.max() > 100  # 'no image'
     assert canvas.draw({}, 'x' * 500).shape == blank.shape
+
+
+def test_canvas_has_room_for_two_lines_and_a_mark_in_its_colour():
+    canvas = Canvas(('base', 'wrist'))
+    pictures = {'base': picture(RED), 'wrist': picture(BLUE)}
+    one, two = canvas.draw(pictures, 'one'), canvas.draw(pictures, 'one\ntwo')
+    assert one.shape == two.shape
+    assert (one[:230] == two[:230]).all()
+    assert two[-16:].max() > 200
+    assert one[-16:].max() < 200
+    marked = canvas.draw(pictures, 'one', Mark('solved', GOOD))
+    assert (marked[0] == GOOD).all()  # a frame around both pictures
+    assert (marked[215] == GOOD).all(axis=1).mean() > 0.7  # the strip, but for its letters
+    assert marked[215].max() > 200
+    assert marked[100, 100].tolist() == list(RED)
+    assert (marked[240:] == one[240:]).all()
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.gif'])
