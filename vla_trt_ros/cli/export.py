@@ -85,8 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cpu-only',
         action='store_true',
-        help='int8 for ONNX Runtime on a CPU alone, without the second set that vla-trt build '
-        'takes for GPUs',
+        help='int8 for ONNX Runtime on a CPU alone, which needs no frames, without the second '
+        'set that vla-trt build takes for GPUs',
     )
     parser.add_argument('--steps', default='', metavar='LIST', help='Euler steps, as 1,3,10')
     parser.add_argument(
@@ -237,7 +237,7 @@ def _precisions(
             raise ConfigError(f'--precision {word!r} is none of {known}.')
     exported = tuple(p for p in get_args(Precision) if p in words and p in _FLOAT)
     quantized = tuple(p for p in get_args(Precision) if p in words and p not in _FLOAT)
-    calibrated = [p for p in quantized if p in _CALIBRATED]
+    calibrated = [p for p in quantized if p in _CALIBRATED and not args.cpu_only]
     if calibrated and args.checkpoint and not args.calibrate:
         raise ConfigError(
             f'--precision {",".join(calibrated)} needs frames of the robot: give --calibrate.'
@@ -249,7 +249,7 @@ def _precisions(
             raise ConfigError(
                 f'--cpu-only: {word} is for GPUs alone; leave one of the two words out.'
             )
-    if calibrated and 'fp32' not in exported:
+    if (calibrated or args.cpu_only) and 'fp32' not in exported:
         exported = ('fp32', *exported)  # what the frames run through
     return exported or (DEFAULT_PRECISION[size],), quantized
 
@@ -266,7 +266,7 @@ def _quantize(args: argparse.Namespace, precisions: tuple[Precision, ...]) -> No
         print(f'  {text}', file=sys.stderr, flush=True)
 
     frames: Frames | None = None
-    if any(p in _CALIBRATED for p in precisions):
+    if not args.cpu_only and any(p in _CALIBRATED for p in precisions):
         bundle = open_bundle(args.out)
         if args.calibrate:
             robot = load_robot(args.robot)

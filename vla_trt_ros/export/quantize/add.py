@@ -48,7 +48,7 @@ def add_precisions(
                     'it anew to change them.'
                 )
     ranges = None
-    if any(row.calibrated for row in rows):
+    if gpu and any(row.calibrated for row in rows):  # a CPU's int8 finds its scales as it runs
         if frames is None:
             needing = ', '.join(row.name for row in rows if row.calibrated)
             raise ConfigError(

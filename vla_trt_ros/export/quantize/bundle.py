@@ -62,11 +62,9 @@ def quantize_bundle(
             held = {k: p for k, p in float_graphs(bundle, stage).items() if keys(stage, k)}
             found = (ranges or {}).get(stage)
             report(f'{stage} {precision}')
-            computes: list[str | None] = [None] if gpu else []
-            if cpu and row.quantized and row.cpu_compute:
-                computes.append(row.cpu_compute)
-            for compute in computes:
-                options = _Options(found, compute, smooth, half)
+            on_cpu = cpu and row.quantized and row.cpu_compute is not None
+            for form in (*([False] if gpu else []), *([True] if on_cpu else [])):
+                options = _Options(found, form, smooth, half)
                 _write(new, bundle, stage, precision, held, folder, options)
     return new
 
@@ -76,7 +74,7 @@ class _Options:
     """Of `quantize_stage`."""
 
     ranges: Ranges | None
-    compute: str | None
+    cpu: bool
     smooth: bool
     half: bool
 
@@ -90,8 +88,7 @@ def _write(
     folder: Path,
     options: _Options,
 ) -> None:
-    compute = options.compute
-    mark = f'{precision}-cpu' if compute else precision
+    mark = f'{precision}-cpu' if options.cpu else precision
     graphs = {key: folder / f'{_stem(stage, key)}.{mark}.onnx' for key in held}
     weights = folder / f'{stage}.{mark}.weights'
     made = quantize_stage(
@@ -100,14 +97,14 @@ def _write(
         {held[key]: graphs[key] for key in held},
         weights,
         ranges=options.ranges,
-        compute=compute,
+        cpu=options.cpu,
         smooth=options.smooth,
         half=options.half,
     )
     new.stages.append(made)
     for (bucket, steps), path in graphs.items():
         spec = stage_spec_of(bundle, stage, bucket, made.boundary)
-        if compute:
+        if options.cpu:
             new.engines.append(
                 EngineEntry(
                     stage=stage,  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.export.precision import check_stage
 from vla_trt_ros.export.quantize.compute import compute_in
+from vla_trt_ros.export.quantize.cpu_int8 import CpuInt8
 from vla_trt_ros.export.quantize.draft import open_draft
 from vla_trt_ros.export.quantize.halves import store_halves
 from vla_trt_ros.export.quantize.qdq import Quantizer
@@ -43,7 +44,7 @@ def quantize_stage(
     weights: Path,
     *,
     ranges: Ranges | None = None,
-    compute: str | None = None,
+    cpu: bool = False,
     smooth: bool = True,
     half: bool = False,
 ) -> QuantizedStage:
@@ -52,19 +53,25 @@ def quantize_stage(
     Sources are float32 or bfloat16 graphs of ``stage`` with opset 20 or later; their large
     weights may be external. ``weights`` is the new weight file, in the folder of the new graphs,
     which share it. ``ranges`` come from calibration and serve every bucket and step count;
-    needed by rows that are ``calibrated``. ``compute`` overrides the row's compute and boundary
-    dtype ('float32' makes the int8 graph that ONNX Runtime runs). ``smooth`` allows SmoothQuant
-    where it pays (int8). ``half`` stores float32 weights that float16 holds exactly so.
+    needed by rows that are ``calibrated``. ``cpu`` makes the graph that ONNX Runtime runs on a
+    CPU, float32 around its GEMMs, which needs no ranges (cpu_int8.py). ``smooth`` allows
+    SmoothQuant where it pays (int8). ``half`` stores as float16 what it holds exactly of float32
+    weights.
 
     ConfigError for an unknown precision, one that is refused on the stage, or ranges that are
     missing; BundleError for NaN or Inf in a weight and for a GEMM that calibration did not see.
     """
     row = check_stage(stage, precision)
-    boundary = compute if compute else row.boundary
-    compute = compute or row.compute
+    compute, boundary = row.compute, row.boundary
+    if cpu:
+        if row.cpu_compute is None:
+            raise ConfigError(f'{precision} graphs do not run on a CPU; choose int8 or fp32.')
+        compute = boundary = row.cpu_compute
     if not graphs:
         raise ConfigError(f'{stage}: no graph was given to quantise; export the stage first.')
-    quantizer = Quantizer(row, compute, ranges, smooth=smooth) if row.quantized else None
+    quantizer: Quantizer | CpuInt8 | None = None
+    if row.quantized:
+        quantizer = CpuInt8() if cpu else Quantizer(row, compute, ranges, smooth=smooth)
     found: tuple[int, int, tuple[str, ...]] = (0, 0, ())
     with WeightStore(weights) as store:
         for source, out in graphs.items():
