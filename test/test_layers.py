@@ -59,6 +59,8 @@ ROOMS = {
     'sentencepiece': ('preprocess/', 'export/'),
     'mujoco': ('sim/',),
     'metaworld': ('sim/',),
+    'libero': ('sim/',),
+    'robosuite': ('sim/',),
     'matplotlib': ('viz/',),
     'pyarrow': ('sim/dataset/',),
 }

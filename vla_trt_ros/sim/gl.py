@@ -15,18 +15,21 @@ DEFAULT = 'osmesa'
 _OSMESA_LIBRARIES = ('libOSMesa.so.8', 'libOSMesa.so.6', 'libOSMesa.so')
 
 
-def choose_gl() -> str:
+def choose_gl(
+    modules: tuple[str, ...] = ('mujoco', 'metaworld'),
+    install: str = 'pip install "vla_trt_ros[sim]"',
+) -> str:
     """Set MUJOCO_GL to OSMesa unless the user chose; call it before MuJoCo is imported.
 
-    Returns the choice ('osmesa', 'egl', 'glfw'). Raises BackendError where the simulator is not
-    installed, or where OSMesa is chosen and its library is missing: MuJoCo would report that as an
+    ``modules`` are what the simulator imports, ``install`` the command that gets them. Returns the
+    choice ('osmesa', 'egl', 'glfw'). Raises BackendError where the simulator is not installed, or
+    where OSMesa is chosen and its library is missing: MuJoCo would report that as an
     AttributeError deep in PyOpenGL.
     """
-    for module in ('mujoco', 'metaworld'):
+    for module in modules:
         if importlib.util.find_spec(module) is None:
             raise BackendError(
-                f'the simulator needs the Python package {module}: run '
-                '`pip install "vla_trt_ros[sim]"`.'
+                f'the simulator needs the Python package {module}: run `{install}`.'
             )
     choice = os.environ.setdefault(VARIABLE, DEFAULT).strip().lower()
     if choice == 'osmesa' and not has_osmesa():
