@@ -73,7 +73,7 @@ def imports(*paths):
 
 def modules_of(*texts):
     """The modules that requirements bring, by the names that differ from the requirement's."""
-    other = {'opencv-python-headless': 'cv2', 'pillow': 'PIL', 'pyyaml': 'yaml'}
+    other = {'opencv-python-headless': 'cv2', 'pillow': 'PIL', 'pyyaml': 'yaml', 'hf-libero': 'libero'}
     names = {Requirement(text).name.lower() for text in texts}
     return {other.get(name, name) for name in names}
 
@@ -88,7 +88,7 @@ def test_ros_packages_that_nodes_import_are_declared():
     ('folders', 'extras'),
     [
         (('actions', 'camera', 'policies', 'preprocess', '.'), ()),
-        (('sim', 'viz'), ('sim',)),
+        (('sim', 'viz'), ('sim', 'libero')),
         (('export',), ('export', 'frames')),
     ],
 )

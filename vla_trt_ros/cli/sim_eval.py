@@ -171,7 +171,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
     tasks = tasks or suite.default_tasks
     seeds = _seeds(args, suite)
     steps = step_counts(args.steps)
-    prompts = _prompts(args.prompts, tasks)
+    prompts = _prompts(args.prompts, tasks, suite)
     bundle = open_bundle(find_file('bundles', args.bundle or load_policy(suite.policy).bundle, ''))
     bundle.check_robot(load_robot(suite.robot))
     config = read_config(bundle)
@@ -222,13 +222,17 @@ def _seeds(args: argparse.Namespace, suite: Suite) -> range:
     return seeds
 
 
-def _prompts(text: str, tasks: tuple[str, ...]) -> list[PromptMode]:
+def _prompts(text: str, tasks: tuple[str, ...], suite: Suite) -> list[PromptMode]:
     modes = list(dict.fromkeys(w for w in text.split(',') if w))
     for mode in modes or ['']:
         if mode not in PROMPT_MODES:
             raise ConfigError(f'--prompts {mode!r} is none of {", ".join(PROMPT_MODES)}.')
     if 'shuffled' in modes:
         derangement(tasks, 0)  # refuses a single task
+    if 'varied' in modes and all(len(suite.prompts_of(task)) == 1 for task in tasks):
+        raise ConfigError(
+            f'--prompts varied: tasks of {suite.name} have one phrasing each; use canonical.'
+        )
     return cast('list[PromptMode]', modes)
 
 

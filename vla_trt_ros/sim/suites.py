@@ -16,6 +16,7 @@ from vla_trt_ros.sim.seeds import HELD_OUT_FROM, check_evaluation_seeds
 
 SUITES = {
     'metaworld': 'vla_trt_ros.sim.suites:METAWORLD',
+    'libero': 'vla_trt_ros.sim.libero_suite:LIBERO',
 }
 """Name to 'module:attribute' of a `Suite`."""
 
