@@ -159,6 +159,25 @@ def test_an_item_of_a_lerobot_data_set():
         item_observation(item, BUNDLE, 'item 0')
 
 
+def test_a_recorded_data_set_needs_no_lerobot(tmp_path, monkeypatch):
+    pytest.importorskip('pyarrow', reason="pip install '.[frames]'")
+    from takes import SHAPE, take
+
+    from vla_trt_ros.sim.dataset.staging import stage
+    from vla_trt_ros.sim.dataset.writer import DatasetWriter
+
+    monkeypatch.setitem(__import__('sys').modules, 'lerobot', None)
+    takes = [take(seed=i, frames=9, prompt=f'prompt {i}') for i in range(3)]
+    with DatasetWriter(tmp_path, SHAPE) as writer:
+        writer.add([stage(tmp_path, SHAPE, t) for t in takes])
+    frames = read_frames(tmp_path, BUNDLE, 100)
+    assert [len(part) for part in frames.split()] == [14, 13]
+    seen = frames.observations[11]  # the third of the second episode
+    np.testing.assert_array_equal(to_rgb(seen.frames['wrist']), takes[1].images['wrist'][2])
+    np.testing.assert_array_equal(seen.state, takes[1].state[2])
+    assert seen.prompt == 'prompt 1'
+
+
 def test_lerobot_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'lerobot', None)
     (tmp_path / 'meta').mkdir()

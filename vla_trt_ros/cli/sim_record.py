@@ -1,5 +1,5 @@
-"""Record demonstrations of Meta-World's tasks: a scripted teacher, disturbed on the way, works on one
-random scene after another; what both cameras saw becomes a LeRobot v3.0 data set.
+"""Record demonstrations of Meta-World's tasks: a scripted teacher, disturbed on the way, works on
+one random scene after another; what both cameras saw becomes a LeRobot v3.0 data set.
 
 Stop with Ctrl-C; the same command goes on. A larger --episodes, other tasks or another --seed add
 to what is there.
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Record what is missing and say what is there; status 130 after Ctrl-C."""
     from vla_trt_ros.sim.dataset.layout import Layout
     from vla_trt_ros.sim.dataset.writer import DatasetWriter
-    from vla_trt_ros.sim.gl import choose_gl
     from vla_trt_ros.sim.recording import Settings, missing, plan
+    from vla_trt_ros.sim.rendering import check_size
 
     seeds = _seeds(args)
     scenes = [task_name(word) for word in args.tasks.split(',') if word.strip()]
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not scenes:
         raise ConfigError(f'--tasks {args.tasks!r} names no task; try {BENCHMARK_TASKS[0]}.')
-    choose_gl()  # what is missing for the simulator is said here, not by a child process
+    check_size(args.image_size, args.image_size)
     robot = load_robot('metaworld')
     if not (robot.control_rate / args.stride).is_integer():
         raise ConfigError(

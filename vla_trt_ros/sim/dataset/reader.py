@@ -103,6 +103,18 @@ class Dataset:
         """Frames."""
         return int(self.info['total_frames'])
 
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Frame ``index`` under the names that LeRobot uses: images uint8 [H, W, 3], vectors
+        float32, ``task`` the prompt.
+        """
+        item: dict[str, Any] = self.frames(index, index + 1).to_pylist()[0]
+        for view in self.views:
+            item[layout.IMAGES + view] = decode(item[layout.IMAGES + view]['bytes'])
+        for name, value in item.items():
+            if isinstance(value, list):
+                item[name] = np.array(value, np.float32)
+        return {**item, 'task': self.prompts[item['task_index']]}
+
     def episode(self, index: int) -> dict[str, Any]:
         """Row ``index`` of meta/episodes."""
         row: dict[str, Any] = self.episodes.slice(index, 1).to_pylist()[0]
@@ -128,6 +140,15 @@ def decode(data: bytes) -> Uint8Array:
     """A compressed picture as uint8 [H, W, 3], RGB."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert('RGB'))
+
+
+def is_readable(path: Path) -> bool:
+    """True for a data set that `Dataset` opens: v3.0, pictures as images."""
+    try:
+        _info(path)
+    except ConfigError:
+        return False
+    return True
 
 
 def _info(path: Path) -> dict[str, Any]:
