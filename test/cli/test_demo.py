@@ -1,4 +1,4 @@
-"""One short demo: what it leaves behind can be opened and is not empty."""
+"""One short demo of two tasks: what it leaves behind can be opened and is not empty."""
 
 import json
 import subprocess
@@ -15,40 +15,91 @@ pytest.importorskip('av', reason="needs the video writer: pip install '.[sim]'")
 import av
 from PIL import Image
 
+from vla_trt_ros.viz.canvas import NEWS
+
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+
+def run_demo(out, *words):
+    return subprocess.run(
+        [sys.executable, '-m', 'vla_trt_ros.cli.main', 'demo', '--out', str(out), *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
 
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp('demo')
-    words = ['demo', '--seconds', '4', '--out', str(out), '--steps', '1,3', 'task:=drawer-open']
-    done = subprocess.run(
-        [sys.executable, '-m', 'vla_trt_ros.cli.main', *words],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    words = ['--tasks', 'drawer-open,reach', '--limit', '2.2', '--steps', '1,3']
+    done = run_demo(out, *words, '--json', str(out / 'live.json'), 'prompt:=wave at me')
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'Traceback' not in done.stdout + done.stderr + (out / 'nodes.log').read_text()
     return out
 
 
-def test_summary_counts_chunks_and_clean_ends(demo):
+def test_summary_counts_chunks_tasks_and_clean_ends(demo):
     summary = json.loads((demo / 'summary.json').read_text())
     assert summary['chunks'] > 10
     assert summary['chunks_per_s'] > 2
     assert summary['exit_statuses'] == {'sim': 0, 'command': 0, 'policy': 0}
     assert {1, 3} <= set(summary['num_steps'])
+    tasks = summary['tasks']
+    assert [(t['steps'], t['task']) for t in tasks] == [
+        (1, 'drawer-open'),
+        (1, 'reach'),
+        (3, 'drawer-open'),
+        (3, 'reach'),
+    ]
+    assert all(t['episodes'] == 1 for t in tasks)
+    assert {t['prompt'] for t in tasks} == {'wave at me'}
+    assert {tuple(t['seeds']) for t in tasks} == {(900_000, 900_000)}
 
 
-def test_video_plays_for_as_long_as_the_demo_ran(demo):
+def test_the_nodes_were_told_one_scene_after_another(demo):
+    log = (demo / 'nodes.log').read_text()
+    scenes = [
+        line.split('task ')[1].split(':')[0] for line in log.splitlines() if ': task ' in line
+    ]
+    assert scenes[-4:] == ['drawer-open', 'reach', 'drawer-open', 'reach']
+
+
+def test_records_say_that_they_come_from_the_live_loop(demo):
+    records = json.loads((demo / 'live.json').read_text())['records']
+    assert len(records) == 4
+    assert {r['loop'] for r in records} == {'live'}
+    assert {r['bundle'] for r in records} == {'nano'}
+
+
+def test_video_shows_each_switch(demo):
     with av.open(str(demo / 'demo.mp4')) as video:
         frames = [frame.to_ndarray(format='rgb24') for frame in video.decode(video=0)]
-    assert 25 <= len(frames) <= 55
+    assert 4 * 12 < len(frames) < 200
     assert frames[-1].std() > 10
+    # The frame around the pictures has the colour of news at every switch, and not in between.
+    marked = [abs(frame[1, 5:-5].astype(int) - NEWS).max() < 40 for frame in frames]
+    assert 10 < sum(marked) < len(frames)
 
 
 def test_plot_is_a_picture(demo):
     with Image.open(demo / 'timing.png') as plot:
         assert min(plot.size) > 200
         assert len(plot.convert('RGB').getcolors(1 << 24)) > 10
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--tasks', 'reech'], "did you mean 'reach'"),
+        (['--tasks', 'reach', 'task:=push'], '--tasks or task:='),
+        (['--limit', '0'], '--limit must be above 0'),
+        (['--seed', '-1'], '--seed not below'),
+        (['--steps', '4', '--tasks', 'reach'], 'num_steps 4 is not in this bundle'),
+    ],
+)
+def test_what_cannot_be_played_is_told_in_a_line(tmp_path, words, message):
+    done = run_demo(tmp_path, *words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
