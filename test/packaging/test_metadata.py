@@ -73,7 +73,12 @@ def imports(*paths):
 
 def modules_of(*texts):
     """The modules that requirements bring, by the names that differ from the requirement's."""
-    other = {'opencv-python-headless': 'cv2', 'pillow': 'PIL', 'pyyaml': 'yaml', 'hf-libero': 'libero'}
+    other = {
+        'opencv-python-headless': 'cv2',
+        'pillow': 'PIL',
+        'pyyaml': 'yaml',
+        'hf-libero': 'libero',
+    }
     names = {Requirement(text).name.lower() for text in texts}
     return {other.get(name, name) for name in names}
 
