@@ -50,6 +50,7 @@ def test_table_file_and_plot(runs, tmp_path, capsys):
     assert workers == 2
     assert setup.tasks == ('reach', 'push')
     assert [c.seed for c in cases] == [900_000, 900_001] * 4
+    assert [c.task for c in cases] == ['reach'] * 4 + ['push'] * 4
     assert {c.num_steps for c in cases} == {1, 10}
     said = capsys.readouterr().out
     assert 'fp32: vision onnxruntime fp32, prefix onnxruntime fp32' in said
@@ -57,12 +58,12 @@ def test_table_file_and_plot(runs, tmp_path, capsys):
     records = json.loads(path.read_text())
     assert [(r['task'], r['steps'], r['successes'], r['episodes']) for r in records] == [
         ('reach', 1, 2, 2),
-        ('push', 1, 1, 2),
         ('reach', 10, 2, 2),
+        ('push', 1, 1, 2),
         ('push', 10, 1, 2),
     ]
-    assert records[1]['seeds'] == [900_000, 900_001]
-    assert records[1]['failed_seeds'] == [900_001]
+    assert records[2]['seeds'] == [900_000, 900_001]
+    assert records[2]['failed_seeds'] == [900_001]
     assert records[0]['chunks_per_s'] == 16.0
     assert len(records[0]['bundle_sha256']) == 64
     assert plot.stat().st_size > 5000
@@ -93,9 +94,9 @@ def test_resume_takes_another_setting_into_the_same_file(runs, tmp_path):
     assert run('--json', path) == 0
     assert run('--json', path, '--resume', '--prompts', 'canonical,shuffled') == 0
     assert {c.prompts for c in runs[-1][1]} == {'shuffled'}
-    assert [r['prompts'] for r in json.loads(path.read_text())] == ['canonical'] * 2 + [
-        'shuffled'
-    ] * 2
+    assert [r['prompts'] for r in json.loads(path.read_text())] == [
+        *('canonical', 'canonical', 'shuffled', 'shuffled')
+    ]
 
 
 def test_ctrl_c_before_the_first_episode(runs, tmp_path, capsys):

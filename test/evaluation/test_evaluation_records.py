@@ -91,11 +91,11 @@ def test_how_far_success_falls_under_another_tasks_words():
     assert falls(counted(straight), ('reach', 'push')) == []
 
 
-def test_all_cases_are_every_combination_a_table_at_a_time():
+def test_all_cases_are_every_combination_a_task_at_a_time():
     cases = all_cases(['reach', 'push'], [1, 10], ['fp32'], ['canonical'], range(5, 7))
     assert len(cases) == len(set(cases)) == 8
-    assert [c.num_steps for c in cases] == [1] * 4 + [10] * 4
-    assert [c.seed for c in cases[:4]] == [5, 6, 5, 6]
+    assert [c.task for c in cases] == ['reach'] * 4 + ['push'] * 4
+    assert [(c.num_steps, c.seed) for c in cases[:4]] == [(1, 5), (1, 6), (10, 5), (10, 6)]
     assert len({c.group for c in cases}) == 4
 
 

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixture
 TASKS = ('reach', 'push', 'drawer-open')
 EPISODES = 5
 AT_LEAST = 10
-"""Of 15. If each episode succeeds by chance with 92 %, 7 of 10,000 runs stay below it; with 85 %, 1
-of 60. A task forgotten, or a prompt that no longer tells reach from push, trips it."""
+"""Of 15. Where each episode succeeds with 92 % by chance, 7 of 10,000 runs stay below it; with
+85 %, 1 of 60. A task forgotten, or a prompt that no longer tells reach from push, trips it."""
 
 
 def test_nano_solves_what_it_is_told_on_seeds_it_never_saw():

@@ -7,7 +7,7 @@ from fakes import FakePolicy
 
 from vla_trt_ros.datatypes import PolicyResult, StageTimes
 from vla_trt_ros.evaluation.episode import run_episode
-from vla_trt_ros.sim.prompts import prompt_for
+from vla_trt_ros.sim.prompts import BENCHMARK_TASKS, prompt_for
 from vla_trt_ros.sim.seeds import HELD_OUT_FROM
 
 pytestmark = pytest.mark.usefixtures('simulator')
@@ -64,6 +64,14 @@ def test_it_solves_reach_at_once_and_the_same_way_twice(episode, late):
     assert first.chunks == -(-first.steps // 5)
     again = episode('reach', HELD_OUT_FROM, **late)
     assert (again.success, again.steps, again.chunks) == (True, first.steps, first.chunks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', BENCHMARK_TASKS)
+def test_it_solves_every_task_well_within_an_episode(episode, task):
+    results = [episode(task, HELD_OUT_FROM + k, delay_rows=3 * (k % 2)) for k in range(4)]
+    assert [r.success for r in results] == [True] * 4
+    assert max(r.steps for r in results) < 200
 
 
 def test_it_grips_and_carries(episode):

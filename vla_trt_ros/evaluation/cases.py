@@ -93,6 +93,6 @@ def all_cases(
     prompts: Sequence[PromptMode],
     seeds: range,
 ) -> list[Case]:
-    """Every combination, task by task within a setting: the first table is whole early."""
-    order = product(prompts, precisions, steps, tasks, seeds)
-    return [Case(task, n, precision, mode, seed) for mode, precision, n, task, seed in order]
+    """Every combination, one task after another: a process then makes each scene once."""
+    order = product(tasks, prompts, precisions, steps, seeds)
+    return [Case(task, n, precision, mode, seed) for task, mode, precision, n, seed in order]

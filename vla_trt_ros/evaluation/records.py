@@ -14,8 +14,8 @@ from vla_trt_ros.evaluation.prompting import PromptMode
 from vla_trt_ros.evaluation.statistics import wilson
 
 CLOCK = (
-    'chunks_per_s: chunks over the wall clock of closed-loop episodes of one process on one '
-    'thread: rendering, preprocessing, inference and physics, without making the scene; '
+    'chunks_per_s: chunks over the wall clock of closed-loop episodes in one process, engines '
+    'and drawing on one thread: rendering, preprocessing, inference, physics; not making scenes; '
     'inference: Pipeline.tick, camera frames on the host in, rows in robot units out'
 )
 

@@ -26,6 +26,8 @@ def run_cases(
     dies.
     """
     workers = min(workers or os.cpu_count() or 1, max(1, len(cases)))
+    # Mesa draws with a thread per core unless told: with a process per core they only collide.
+    os.environ.setdefault('LP_NUM_THREADS', '0')
     if workers == 1:
         yield from Station(setup).run_all(cases)
         return
@@ -57,8 +59,6 @@ def _begin(setup: Setup) -> None:
     global _station
     # Ctrl-C reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Mesa draws with a thread per core unless told: with a process per core they only collide.
-    os.environ.setdefault('LP_NUM_THREADS', '0')
     _station = Station(setup)
 
 
