@@ -31,6 +31,7 @@ _EXAMPLES = """examples:
   vla-trt up platform:=cpu robot:=metaworld num_steps:=3 dry_run:=true
   vla-trt doctor --json
   vla-trt bench --steps 1,3,10 --json bench.json
+  vla-trt sim eval --tasks reach,push --episodes 20
 """
 
 

@@ -137,6 +137,7 @@ def _run(
                 if outcome.result.error:
                     print(f'\n{outcome.case}: {outcome.result.error}', file=sys.stderr)
         except KeyboardInterrupt:
+            print(file=sys.stderr)
             return False
     return True
 
