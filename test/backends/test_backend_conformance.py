@@ -25,8 +25,13 @@ STAGES = ('vision', 'prefix', 'denoise')
 def sources():
     bundle = open_bundle(share_dir() / 'bundles' / 'nano')
     found = {}
+    short = min(e.prompt_bucket for e in bundle.manifest.engines if e.prompt_bucket)
     for entry in bundle.manifest.engines:
-        if entry.prompt_bucket in (None, 32) and entry.num_steps in (None, 2):
+        if entry.precision == 'fp32' and (entry.prompt_bucket, entry.num_steps) in (
+            (None, None),
+            (short, None),
+            (short, 2),
+        ):
             found[entry.stage] = EngineSource(
                 entry.stage, bundle.file(entry.file), entry.inputs, entry.outputs
             )
@@ -213,19 +218,19 @@ def test_onnxruntime_weights_are_missing(sources, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('spec', 'message'),
+    ('change', 'message'),
     [
-        (
-            TensorSpec('pixels', (2, 3, 56, 56), 'float32'),
-            r"'pixels' is float32 \[2, 3, 112, 112\]",
-        ),
-        (TensorSpec('pixels', (2, 3, 112, 112), 'float16'), "'pixels' is float32"),
-        (TensorSpec('images', (2, 3, 112, 112), 'float32'), "'images' is missing"),
+        ({'shape': (2, 3, 56, 56)}, r"'pixels' is float32 \[2, 3, \d+, \d+\] .* \[2, 3, 56, 56\]"),
+        ({'dtype': 'float16'}, "'pixels' is float32"),
+        ({'name': 'images'}, "'images' is missing"),
     ],
 )
-def test_onnxruntime_file_that_differs_from_the_manifest(sources, spec, message):
+def test_onnxruntime_file_that_differs_from_the_manifest(sources, change, message):
+    (pixels,) = sources['vision'].inputs
     with pytest.raises(BackendError, match=message):
-        load_engine('onnxruntime', replace(sources['vision'], inputs=(spec,)), {})
+        load_engine(
+            'onnxruntime', replace(sources['vision'], inputs=(replace(pixels, **change),)), {}
+        )
 
 
 def test_onnxruntime_file_with_more_outputs(sources):

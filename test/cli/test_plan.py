@@ -5,6 +5,7 @@ import json
 import pytest
 
 from vla_trt_ros.cli.main import main
+from vla_trt_ros.policies.pi05.spec import NANO
 
 WORDS = ['plan', '--platform', 'thor', '--views', '2']
 SHARES = {'vision': 0.5, 'prefix': 0.25, 'denoise': 0.5, 'source': 'a first engine, June'}
@@ -98,7 +99,9 @@ def test_shares_predict(tmp_path, capsys):
 def test_the_small_bundle_and_a_prompt_shorter_than_its_bucket(capsys):
     assert main(['plan', '--platform', 'orin', '--bundle', 'nano', '--prompt-tokens', '11']) == 0
     text = capsys.readouterr().out
-    assert 'nano: 2 views, 11 prompt tokens, padded to 32 (prefix of 160), horizon 10' in text
+    padded = NANO.prompt_buckets[0]
+    prefix = f'padded to {padded} (prefix of {NANO.image_tokens + padded})'
+    assert f'nano: 2 views, 11 prompt tokens, {prefix}, horizon 10' in text
 
 
 def test_files_are_written(tmp_path, capsys):

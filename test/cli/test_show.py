@@ -8,6 +8,7 @@ import pytest
 
 from vla_trt_ros.cli.main import main
 from vla_trt_ros.config import find_file
+from vla_trt_ros.policies.pi05.spec import NANO
 
 
 @pytest.fixture
@@ -41,15 +42,25 @@ def row(text, *start):
     return found
 
 
+def gemma_weights(config):
+    """Counted by hand: three whole layers, keys and values of the fourth, the embedding."""
+    p = config.prefix
+    key_value = 2 * p.width * p.kv_heads * p.head_dim
+    layer = 2 * p.width * p.heads * p.head_dim + key_value + 3 * p.width * p.mlp
+    return (p.depth - 1) * layer + key_value + config.vocab_size * p.width
+
+
 def test_the_page_of_nano(capsys):
     text = shown(capsys, 'nano')
     assert 'robot metaworld, rows of 50 ms, normalised by quantiles' in text
     assert 'gripper (absolute)' in text
-    assert 'views base, wrist of 112 x 112 pixels, horizon 10' in text
+    size = NANO.image_size
+    assert f'views base, wrist of {size} x {size} pixels, horizon 10' in text
     steps = ['1', '2', '3', '5', '10']
-    assert row(text, 'prefix', 'onnxruntime', 'fp32')[3:7] == ['any', '2', '32', '64']
+    buckets = [str(tokens) for tokens in NANO.prompt_buckets]
+    assert row(text, 'prefix', 'onnxruntime', 'fp32')[3:7] == ['any', '2', *buckets]
     denoise = row(text, 'denoise', 'onnxruntime', 'fp32')
-    assert denoise[3:-1] == ['any', '10', '32', '64', *steps]
+    assert denoise[3:-1] == ['any', '10', *buckets, *steps]
     assert text.endswith('every hash is right\n')
 
 
@@ -61,9 +72,10 @@ def test_all_of_it_as_json(capsys, bundle):
     assert found['bytes'] == sum(f.stat().st_size for f in bundle.iterdir()) - len(manifest)
     assert found['config'] == json.loads(manifest)['config']
     denoise = next(e for e in found['engines'] if e['stage'] == 'denoise')
-    assert (denoise['prompt_buckets'], denoise['num_steps']) == ([32, 64], [1, 2, 3, 5, 10])
+    assert denoise['prompt_buckets'] == list(NANO.prompt_buckets)
+    assert denoise['num_steps'] == [1, 2, 3, 5, 10]
     assert len(denoise['files']) == 10
-    assert found['parameters']['prefix'] == pytest.approx(884736, rel=2e-3)
+    assert found['parameters']['prefix'] == pytest.approx(gemma_weights(NANO), rel=2e-3)
 
 
 def test_json_to_a_file_beside_the_page(capsys, tmp_path):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from vla_trt_ros.bundle import open_bundle
 from vla_trt_ros.config import find_file
 from vla_trt_ros.planning.work import denoise_work, kv_elements, prefix_work, vision_work
 from vla_trt_ros.policies.pi05.spec import NANO, PI05
@@ -55,21 +56,19 @@ def test_keys_and_values(views, prompt, megabytes):
 
 
 def test_counts_are_those_of_the_files_of_nano():
-    """Float32 weights that the exporter wrote; some short vectors are folded, or inline."""
-
-    def written(stage):
-        return (find_file('bundles', 'nano', '') / f'{stage}.weights').stat().st_size // 4
-
-    vision, prefix = vision_work(NANO), prefix_work(NANO, 32)
-    denoise = denoise_work(NANO, 32, 12)  # 12 different times serve all step counts
+    """Weights that the exporter wrote; some short vectors are folded, or inline."""
+    bundle = open_bundle(find_file('bundles', 'nano', ''))
+    large = 2 if 'weights_rounded_to' in bundle.manifest.notes else 4  # bytes; the rest has 4
+    vision, prefix = vision_work(NANO), prefix_work(NANO, NANO.prompt_buckets[0])
+    denoise = denoise_work(
+        NANO, NANO.prompt_buckets[0], 12
+    )  # 12 different times serve all step counts
     embeddings = NANO.vocab_size * NANO.prefix.width
     positions = NANO.tokens_per_view * NANO.vision.width
-    for stage, least, most in (
-        ('vision', vision.weights + positions, vision.weights + vision.half_weights),
-        ('prefix', prefix.weights + embeddings, prefix.weights + prefix.half_weights),
-        ('denoise', denoise.weights + denoise.table, denoise.weights + denoise.table),
-    ):
-        assert least <= written(stage) <= 1.02 * most
+    for work, beside in ((vision, positions), (prefix, embeddings), (denoise, 0)):
+        written = bundle.manifest.files[f'{work.stage}.weights'].bytes
+        least = large * (work.weights + beside) + 4 * work.table
+        assert least <= written <= 1.02 * (least + 4 * (work.half_weights - beside))
 
 
 def test_a_longer_horizon_costs_flop_and_no_weights():

@@ -83,7 +83,7 @@ def test_wrong_sizes(change, message):
 @pytest.mark.parametrize(
     ('part', 'change', 'message'),
     [
-        ('vision', {'heads': 5}, 'width 128 is not a multiple of heads 5'),
+        ('vision', {'heads': 5}, f'width {NANO.vision.width} is not a multiple of heads 5'),
         ('vision', {'depth': 0}, 'depth 0 must be at least 1'),
         ('prefix', {'kv_heads': 3}, 'heads 4 is not a multiple of kv_heads 3'),
         ('prefix', {'head_dim': 47}, 'head_dim 47 is odd'),

@@ -121,6 +121,7 @@ def extend_bundle(
     *,
     engines: Sequence[EngineEntry] = (),
     sources: Sequence[SourceEntry] = (),
+    files: Sequence[str] = (),
 ) -> None:
     """Enter engines or sources whose files already lie in the bundle ``path``.
 
@@ -128,6 +129,7 @@ def extend_bundle(
     engine that is replaced is no longer listed, and its owner may remove it. The manifest is
     written aside and renamed, so a crash leaves either the old one or the new one. Write the
     entries' files under new names first: until the manifest names them, nobody reads them.
+    ``files`` are further ones that belong to them: the weights of engines.
     BundleError if a file is not there.
     """
     where = path / MANIFEST
@@ -140,7 +142,8 @@ def extend_bundle(
     for gone in {e.file for e in old.engines} - {e.file for e in merged_engines.values()}:
         if all(gone != s.file for s in merged_sources.values()):
             del data['files'][gone]
-    names = {e.file for e in engines} | {name for s in sources for name in (s.file, *s.weights)}
+    names = {*files, *(e.file for e in engines)}
+    names |= {name for s in sources for name in (s.file, *s.weights)}
     for name in sorted(names):
         if not (path / name).is_file():
             raise BundleError(f'{path / name} is not there; write it before it is entered.')

@@ -70,7 +70,7 @@ def add_precisions(
         )
         for file in sorted(folder.iterdir()):
             os.replace(file, path / file.name)
-        extend_bundle(path, engines=new.engines, sources=new.sources)
+        extend_bundle(path, engines=new.engines, sources=new.sources, files=new.weights)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return new

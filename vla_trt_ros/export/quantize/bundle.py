@@ -22,6 +22,8 @@ class NewGraphs:
     sources: list[SourceEntry] = field(default_factory=list)
     engines: list[EngineEntry] = field(default_factory=list)
     """Graphs that ONNX Runtime runs as they are."""
+    weights: list[str] = field(default_factory=list)
+    """Files of weights, which these graphs share."""
     stages: list[QuantizedStage] = field(default_factory=list)
 
 
@@ -102,6 +104,7 @@ def _write(
         half=options.half,
     )
     new.stages.append(made)
+    new.weights.append(weights.name)
     for (bucket, steps), path in graphs.items():
         spec = stage_spec_of(bundle, stage, bucket, made.boundary)
         if options.cpu:
