@@ -30,7 +30,7 @@ install: $(INSTALLED)  ## everything that the demo and the tests need, into .ven
 
 workshop: $(INSTALLED) $(WORKSHOP)  ## PyTorch, ONNX and TensorRT-RTX too: to export and build engines
 
-demo: $(INSTALLED)  ## simulator, policy and commands in a closed loop, for a minute
+demo: $(INSTALLED)  ## the arm does seven tasks as it is told, in simulation: a minute or so
 	$(ISOLATED) $(BIN)/vla-trt demo
 
 test: $(INSTALLED) $(WORKSHOP)  ## all tests that run without a GPU: units, DDS, export, packaging

@@ -93,8 +93,8 @@ def test_plot_is_a_picture(demo):
     [
         (['--tasks', 'reech'], "did you mean 'reach'"),
         (['--tasks', 'reach', 'task:=push'], '--tasks or task:='),
-        (['--limit', '0'], '--limit must be above 0'),
-        (['--seed', '-1'], '--seed not below'),
+        (['--limit', '-2'], '--limit -2.0 must not be negative'),
+        (['--seed', '-1'], '--seed -1 must not be negative'),
         (['--steps', '4', '--tasks', 'reach'], 'num_steps 4 is not in this bundle'),
     ],
 )

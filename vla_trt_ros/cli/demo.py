@@ -25,6 +25,7 @@ from vla_trt_ros.sim.prompts import BENCHMARK_TASKS
 from vla_trt_ros.sim.seeds import HELD_OUT_FROM
 
 if TYPE_CHECKING:
+    from vla_trt_ros.nodes.director import Director
     from vla_trt_ros.nodes.monitor import Monitor
     from vla_trt_ros.viz.recorder import Recorder
 
@@ -32,6 +33,8 @@ _START_PATIENCE = (
     60.0  # seconds to the first chunk: a first start compiles nothing but reads a lot
 )
 _DEMO = 75.0  # seconds, where nobody says how many episodes
+_EPISODE = 12.5  # seconds: the 250 control steps of `vla-trt sim eval`
+_SWITCH = 1.0  # seconds to spare for a switch of task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--seed', type=int, default=HELD_OUT_FROM, help='of the first scene of each task'
     )
     parser.add_argument(
-        '--limit', type=float, default=12.5, help='seconds that an episode may take'
+        '--limit',
+        type=float,
+        default=0.0,
+        help=f'seconds that an episode may take; default {_EPISODE}, less where that is too long '
+        'for all of them to fit',
     )
     parser.add_argument(
         '--seconds',
@@ -67,7 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Status 0 where chunks came and every node ended cleanly, however many tasks were solved."""
+    """Status 0 where chunks came and every node ended cleanly, however many tasks were solved;
+    130 after Ctrl-C. What was played until then, or until a node failed, is written all the same.
+    """
     from vla_trt_ros.nodes.director import Director
     from vla_trt_ros.nodes.monitor import Monitor
 
@@ -98,15 +107,18 @@ def run(args: argparse.Namespace) -> int:
         with _film(args, out, min(until, sum(t.limit + 5.0 for t in plan))) as recorder:
             stage = Stage(monitor, children, recorder, linger=0.0 if args.no_video else 1.0)
             director = Director(monitor, stage.look)
-            for turn in plan:
-                if stage.seconds < until:
-                    stage.play(director, turn, until)
+            stopped = _play(stage, director, plan, until)
         statuses = children.stop()
     summary = summarise(monitor, stage.played, startup, statuses)
     write(monitor, summary, out)
     if args.json:
         print(f'wrote {write_records(summary, Path(args.json))}')
+    if isinstance(stopped, VlaError):
+        raise stopped
     bad = {name: status for name, status in statuses.items() if status}
+    if stopped is not None:
+        print('stopped; the task in progress is not counted', file=sys.stderr)
+        return 130
     if bad:
         print(f'ended with an error: {bad}; see {log}', file=sys.stderr)
     return 1 if bad else 0
@@ -116,16 +128,36 @@ def _plan(args: argparse.Namespace, given: dict[str, str]) -> list[Turn]:
     tasks = [task for task in args.tasks.split(',') if task]
     if tasks and 'task' in given:
         raise ConfigError('give --tasks or task:=, not both.')
-    if args.limit <= 0 or args.seconds < 0 or args.episodes < 0 or args.seed < 0:
-        raise ConfigError('--limit must be above 0; --seconds, --episodes and --seed not below.')
+    for name in ('limit', 'seconds', 'episodes', 'seed'):
+        if getattr(args, name) < 0:
+            raise ConfigError(f'--{name} {getattr(args, name)} must not be negative.')
+    tasks = tasks or ([given['task']] if 'task' in given else list(BENCHMARK_TASKS))
+    steps = step_counts(args.steps) or [int(given.get('num_steps', '10'))]
+    limit = args.limit or _EPISODE
+    if not args.limit and not args.episodes:
+        share = (args.seconds or _DEMO) / (len(tasks) * len(steps))
+        limit = min(limit, max(share - _SWITCH, 1.0))
     return turns(
-        tasks or ([given['task']] if 'task' in given else BENCHMARK_TASKS),
+        tasks,
         seed=args.seed,
-        steps=step_counts(args.steps) or [int(given.get('num_steps', '10'))],
-        limit=args.limit,
+        steps=steps,
+        limit=limit,
         episodes=args.episodes or 1,
         prompt=given.get('prompt', ''),
     )
+
+
+def _play(
+    stage: Stage, director: Director, plan: list[Turn], until: float
+) -> KeyboardInterrupt | VlaError | None:
+    """What ended the play before its time, if something did."""
+    try:
+        for turn in plan:
+            if stage.seconds < until:
+                stage.play(director, turn, until)
+    except (KeyboardInterrupt, VlaError) as error:
+        return error
+    return None
 
 
 def _film(
