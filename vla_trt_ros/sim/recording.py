@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from vla_trt_ros.sim.demonstrations import Episode
     from vla_trt_ros.sim.metaworld import MetaWorld
 
+_PR_SET_PDEATHSIG = 1
 _MOST_SCENES = 8  # simulations that a process keeps: each holds a model and an OpenGL context
 
 
@@ -225,6 +228,8 @@ def _begin(settings: Settings) -> None:
     global _recorder
     # Ctrl-C reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):  # Linux: nobody records for a dead parent
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # Mesa draws with a thread per core unless told: with a process per core they only collide.
     os.environ.setdefault('LP_NUM_THREADS', '0')
     _recorder = _Recorder(settings)
