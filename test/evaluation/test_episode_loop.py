@@ -24,7 +24,7 @@ def test_the_first_rows_of_each_chunk_are_executed_from_the_moment_it_was_seen()
     env = FakeEnv()
     result = run(env, execute_rows=5)
     assert grippers(env) == [0.0, 0.01, 0.02, 0.03, 0.04, 0.1, 0.11, 0.12, 0.13, 0.14, 0.2, 0.21]
-    assert env.rendered == [0, 5, 10]
+    assert env.rendered == [0, 0, 5, 10]  # once before the clock starts
     assert (result.steps, result.chunks, len(result.inference_ms)) == (12, 3, 3)
     assert not result.success
     assert not result.error
@@ -116,6 +116,15 @@ def test_what_cannot_be_run_is_refused_before_the_scene_is_made(given, message):
     with pytest.raises(ConfigError, match=message):
         run(env, **given)
     assert not env.seeds
+
+
+def test_a_scene_that_there_is_not_is_refused():
+    class Few(FakeEnv):
+        def reset(self, seed):
+            raise ConfigError('seed 7: there are states 0 to 3.')
+
+    with pytest.raises(ConfigError, match='seed 7: there are states 0 to 3'):
+        run(Few())
 
 
 def test_an_empty_prompt_and_another_robot_are_refused():

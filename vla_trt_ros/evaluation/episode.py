@@ -77,12 +77,15 @@ def run_episode(
     begin = time.perf_counter()
     try:
         env.reset(seed)
+        env.render()  # a scene's first picture makes the OpenGL context: not the loop's time
         begin = time.perf_counter()
         while env.steps < max_steps and not env.success:
             pictures = loop.observe() if env.steps % execute_rows == 0 else None
             if watch is not None:
                 watch(env, pictures)
             env.apply(loop.target())
+    except ConfigError:
+        raise
     except Exception as fault:  # an episode that breaks is a failed one, told and counted
         error = f'step {env.steps}: {type(fault).__name__}: {fault}'
     return EpisodeResult(

@@ -57,7 +57,7 @@ def tables(records: Sequence[Record]) -> list[str]:
 def broken(records: Iterable[Record]) -> list[str]:
     """A line for each record with episodes that broke."""
     return [
-        f'{r.task}, {r.steps} steps, {r.precision}: {r.errors} of {r.episodes} episodes broke '
+        f'{r.task}, {_steps(r.steps)}, {r.precision}: {r.errors} of {r.episodes} episodes broke '
         'and count as failed'
         for r in records
         if r.errors
@@ -75,7 +75,7 @@ def falls(records: Sequence[Record], look_alike: Sequence[str]) -> list[str]:
         setting = (mean.precision, mean.steps)
         own = [r for r in straight if (r.precision, r.steps) == setting]
         lines.append(
-            f'{mean.precision}, {mean.steps} steps, told another task: {_cell(mean)}'
+            f'{mean.precision}, {_steps(mean.steps)}, told another task: {_cell(mean)}'
             + ''.join(f'; told its own: {_cell(m)}' for m in means(own))
         )
         alike = [
@@ -102,7 +102,7 @@ def _table(records: list[Record]) -> list[str]:
     tasks = list(dict.fromkeys(r.task for r in records))
     found = {(r.task, r.steps): r for r in records}
     averages = {m.steps: m for m in means(records)}
-    header = ['task', *(f'{n} step{"s"[: n > 1]}' for n in steps)]
+    header = ['task', *map(_steps, steps)]
     rows = [header]
     rows += [[t, *(_cell(found.get((t, n))) for n in steps)] for t in tasks]
     if len(tasks) > 1:
@@ -123,6 +123,10 @@ def _table(records: list[Record]) -> list[str]:
         f'executed, {c.delay_rows} late; {c.hardware}, {c.workers} at a time',
         *grid(rows),
     ]
+
+
+def _steps(number: int) -> str:
+    return f'{number} step{"s"[: number > 1]}'
 
 
 def _cell(row: Record | Success | None) -> str:
