@@ -79,8 +79,7 @@ class Learner:
         size, rows = NETWORK.image_size, NETWORK.horizon
         self.store = FrameStore(recipe.capacity, len(NETWORK.views), size, rows, self.device)
         self.augment = Augmentation(recipe)
-        phrases = (text for texts in PROMPTS.values() for text in texts)
-        self.vocabulary = train_vocabulary(phrases, NETWORK.vocab_size)
+        self.vocabulary = _vocabulary(args.tokenizer)
         self.stats: Any = None
         self.updates = self.run = 0
         saved = self._saved()
@@ -322,6 +321,13 @@ def plot(out: Path) -> None:
     plt.close(figure)
 
 
+def _vocabulary(path: Path | None) -> bytes:
+    if path:
+        return path.read_bytes()
+    phrases = (text for texts in PROMPTS.values() for text in texts)
+    return train_vocabulary(phrases, NETWORK.vocab_size)
+
+
 def _rounded(stats: Any) -> dict[str, list[float]]:
     return {'q01': np.round(stats.q01, 4).tolist(), 'q99': np.round(stats.q99, 4).tolist()}
 
@@ -343,6 +349,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument('--start-frames', type=int, default=Recipe.start_frames)
     parser.add_argument(
         '--publish-from', type=int, default=1500, help='updates before the policy plays'
+    )
+    parser.add_argument(
+        '--tokenizer', type=Path, metavar='FILE', help='vocabulary (default: made of the prompts)'
     )
     parser.add_argument('--resume', action='store_true', help='go on from OUT/state.pt')
     parser.add_argument(
