@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -28,6 +29,8 @@ def import_libero() -> Any:
     choose_gl(_MODULES, INSTALL)
     package = package_dir()
     answer_question(package)
+    # Three lines in every process on a file of preferences that nobody needs.
+    logging.getLogger('robosuite_logs').addFilter(lambda line: 'macro' not in line.getMessage())
     import libero.libero as library
 
     assets = Path(library.get_assets_path())
