@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--noise', default='0,0.3,0.6', help='levels of disturbance, one an episode, in turn'
     )
     parser.add_argument('--max-steps', type=int, default=250, help='longer is failed')
+    parser.add_argument(
+        '--retry-failed', action='store_true', help='scenes that failed before, too'
+    )
     parser.add_argument('--stride', type=int, default=1, help='control steps between frames')
     parser.add_argument('--image-size', type=int, default=224, help='pixels a side')
     parser.add_argument('--workers', type=int, default=0, help='processes (default: one a core)')
@@ -92,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     )
     settings = Settings(args.out, shape, args.max_steps, args.stride, len(noises))
     with DatasetWriter(args.out, shape) as writer:
+        if args.retry_failed:
+            writer.forget_failures()
         planned = plan(scenes, seeds, noises)
         jobs = missing(planned, writer)
         if len(jobs) < len(planned):

@@ -154,6 +154,9 @@ def test_failures_are_remembered(tmp_path):
     with DatasetWriter(tmp_path, SHAPE) as writer:
         assert writer.failed == {('push', 3): 'not solved in 250 steps'}
         assert writer.recorded == set()
+        writer.forget_failures()
+    with DatasetWriter(tmp_path, SHAPE) as writer:
+        assert writer.failed == {}
 
 
 def test_two_writers_at_a_time(tmp_path):

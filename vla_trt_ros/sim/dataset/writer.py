@@ -89,6 +89,11 @@ class DatasetWriter:
         self.failed[scene, seed] = reason
         self._write_recording()
 
+    def forget_failures(self) -> None:
+        """Let what failed be tried again."""
+        self.failed.clear()
+        self._write_recording()
+
     def add(self, episodes: Sequence[Staged]) -> None:
         """Put staged episodes into one new data file, in this order; their own files go."""
         if not episodes:
