@@ -500,3 +500,37 @@ def test_grip_is_kept_when_motion_starts_again():
     command, status = gate.tick(now)
     assert status.state is State.RUNNING
     assert command.positions[:, 1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_gripper_that_somebody_opened_starts_open():
+    gate = CommandGate(with_gripper(blend_in=0.5), kind=CommandKind.TRAJECTORY, dry_run=False)
+    now = T0
+    gate.offer_joints(joints(now, 0.0, 0.4), now)
+    gate.offer_chunk(chunk(now, np.tile([0.0, 0.0], (10, 1))), now)
+    gate.tick(now)
+    gate.enable(False, now)
+    now += 1000 * MS
+    gate.enable(True, now)
+    gate.offer_joints(joints(now, 0.0, 0.98), now)
+    gate.offer_chunk(chunk(now, np.tile([0.0, 1.0], (10, 1)), chunk_id=1), now)
+    command, _ = gate.tick(now)
+    assert command.positions[:, 1].min() >= 0.98
+
+
+@pytest.mark.parametrize('kind', ['trajectory', 'position'])
+def test_a_robot_that_was_moved_while_disabled_starts_from_there_without_a_tracking_error(kind):
+    world = running(kind)
+    world.gate.enable(False, world.now_ns)
+    world.policy = None
+    world.run(0.5)
+    world.position = world.position + 0.7  # by hand: more than tracking_tolerance
+    world._curve = None
+    moved = world.position.copy()
+    world.run(0.1)
+    world.gate.enable(True, world.now_ns)
+    world.run(0.05)  # joint states of before the chunk
+    assert world.offer(np.tile(moved, (10, 1))) is Reason.NONE
+    del world.states[:]
+    world.run(0.3)
+    assert set(world.states) == {'RUNNING'}
+    assert world.position == pytest.approx(moved, abs=1e-3)

@@ -60,6 +60,9 @@ class Drive:
         rest = Timeline.rest(measured, now_ns, self._period_ns / NS)
         clamped = self._join(chunk, rest, fade_in, now_ns)
         if clamped is not None:
+            # The robot is where it is measured now, wherever it was commanded to be before.
+            while len(self._past) > 1:
+                self._past.popleft()
             self._fade_in = fade_in
             self._sent = (measured, now_ns - self._period_ns)
         return clamped

@@ -62,7 +62,13 @@ class CommandGate:
         self._drive = Drive(robot, limits, self.kind)
         self._counters = Counters()
         self._clamped = np.zeros(len(robot.joints), dtype=np.int64)
-        self._grips = np.array([j.unit == 'ratio' for j in robot.joints])
+        # 90 % of the way from closed to open; what is no gripper is never below it.
+        self._wide_open = np.array(
+            [
+                j.lower + 0.9 * (j.upper - j.lower) if j.unit == 'ratio' else -np.inf
+                for j in robot.joints
+            ]
+        )
         self._enabled = enabled
         self._estop_input = False
         self._pending: Admitted | None = None
@@ -281,10 +287,13 @@ class CommandGate:
         """``measured`` [D], but grippers where they are commanded to be.
 
         A gripper closed on an object is further open than it was sent; to be sent where it is
-        would let the object go.
+        would let the object go. One that is wide open holds nothing: somebody else opened it.
         """
         commanded = self._drive.commanded(now_ns)
-        return measured if commanded is None else np.where(self._grips, commanded, measured)
+        if commanded is None:
+            return measured
+        kept: Float64Array = np.where(measured < self._wide_open, commanded, measured)
+        return kept
 
     def _stop(self, why: str, now_ns: int) -> None:
         self._counters.add('stops')
