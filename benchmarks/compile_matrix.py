@@ -29,6 +29,7 @@ from vla_trt_ros.export.trt.matrix import (
     table,
 )
 from vla_trt_ros.hardware import cpu_name
+from vla_trt_ros.policies.pi05.engines import read_config
 
 
 def main() -> int:
@@ -37,16 +38,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--bundle', default='nano')
-    parser.add_argument('--prompt-tokens', type=int, default=32)
+    parser.add_argument('--prompt-tokens', type=int, default=0, help='(default: the fewest)')
     parser.add_argument('--steps', type=int, default=2)
     parser.add_argument('--json', type=Path, metavar='FILE')
     args = parser.parse_args()
     begin = time.monotonic()
     bundle = open_bundle(find_file('bundles', args.bundle, ''))
+    bucket = args.prompt_tokens or read_config(bundle).prompt_buckets[0]
     trt = find_tensorrt('tensorrt_rtx')
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sources = make_sources(bundle, PRECISIONS, args.prompt_tokens, args.steps, folder)
+        sources = make_sources(bundle, PRECISIONS, bucket, args.steps, folder)
         made = time.monotonic() - begin
         cells = []
         for cell in compile_matrix(sources, TARGETS, folder, trt):
@@ -60,7 +62,7 @@ def main() -> int:
         'hardware': cpu_name(),
         'builder': trt.title,
         'bundle': bundle.name,
-        'prompt_tokens': args.prompt_tokens,
+        'prompt_tokens': bucket,
         'steps': args.steps,
         'clock': 'seconds of a cell: parse and build, wall clock; nothing ran on a GPU',
         'seconds_calibrate_and_quantise': round(made, 1),

@@ -1,4 +1,4 @@
-"""A copy of nano that holds its float32 graphs as sources, and no others."""
+"""A copy of nano that holds its float32 graphs as engines and sources, and no others."""
 
 import json
 import shutil
@@ -6,6 +6,9 @@ import shutil
 from vla_trt_ros.bundle import SourceEntry, open_bundle
 from vla_trt_ros.config import share_dir
 from vla_trt_ros.export.bundle_writer import extend_bundle
+from vla_trt_ros.policies.pi05.spec import NANO
+
+SHORT, LONG = NANO.prompt_buckets
 
 
 def copy_nano(path):
@@ -13,11 +16,14 @@ def copy_nano(path):
     shutil.copytree(share_dir() / 'bundles' / 'nano', path)
     manifest = json.loads((path / 'manifest.json').read_text())
     manifest['sources'] = []
+    manifest['engines'] = [e for e in manifest['engines'] if e['precision'] == 'fp32']
+    for name in [n for n in manifest['files'] if '.int8-cpu.' in n]:
+        del manifest['files'][name]
+        (path / name).unlink()
     (path / 'manifest.json').write_text(json.dumps(manifest))
     sources = [
         SourceEntry(e.stage, 'fp32', e.file, e.inputs, e.outputs, e.prompt_bucket, e.num_steps)
         for e in open_bundle(path).manifest.engines
-        if (e.backend, e.precision) == ('onnxruntime', 'fp32')
     ]
     extend_bundle(path, sources=sources)
     return path

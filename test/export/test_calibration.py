@@ -1,6 +1,5 @@
 """Ranges of activations, and whole bundles at further precisions."""
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,8 @@ import pytest
 
 pytest.importorskip('ml_dtypes', reason="workshop only: pip install '.[export]'")
 onnx = pytest.importorskip('onnx', reason="workshop only: pip install '.[export]'")
+
+from float_nano import LONG, SHORT, copy_nano  # noqa: E402
 
 from vla_trt_ros.bundle import open_bundle  # noqa: E402
 from vla_trt_ros.config import PlatformConfig, StageChoice, find_file  # noqa: E402
@@ -18,6 +19,7 @@ from vla_trt_ros.export.graphs import float_graphs, graphs_of, network_inputs  #
 from vla_trt_ros.export.quantize.add import add_precisions  # noqa: E402
 from vla_trt_ros.export.quantize.draft import open_draft  # noqa: E402
 from vla_trt_ros.export.quantize.gemms import find_gemms, weight_key  # noqa: E402
+from vla_trt_ros.policies.pi05.engines import read_config  # noqa: E402
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
 
 NANO = find_file('bundles', 'nano', '')
@@ -42,17 +44,18 @@ def test_the_network_is_fed_as_at_run_time():
     held = policy._engines.vision.inputs['pixels']
     (inputs,) = network_inputs(BUNDLE, [seen])
     np.testing.assert_array_equal(inputs['pixels'], held)
-    assert inputs['tokens'].shape in ((1, 32), (1, 64))
+    assert inputs['tokens'].shape in ((1, SHORT), (1, LONG))
     assert inputs['prefix_mask'].dtype == bool
     assert inputs['noise'].shape == (1, 10, 32)
     policy.close()
 
 
 def test_every_gemm_of_every_graph_has_a_range(ranges):
+    config = read_config(BUNDLE)
     assert {stage: len(found) for stage, found in ranges.items()} == {
-        'vision': 19,
-        'prefix': 23,
-        'denoise': 28,
+        'vision': 6 * config.vision.depth + 1,
+        'prefix': 7 * (config.depth - 1) + 2,
+        'denoise': 7 * config.depth,
     }
     for stage, found in ranges.items():
         for path in float_graphs(BUNDLE, stage).values():
@@ -76,8 +79,8 @@ def test_a_range_is_what_the_activation_held(ranges):
         np.abs(session.run([first.input[0]], {'pixels': i['pixels']})[0])
         for i in network_inputs(BUNDLE, FRAMES.observations[:8])
     ]
-    weight = next(t for t in model.graph.initializer if t.name == first.input[1])
-    found = ranges['vision'][weight_key(onnx.numpy_helper.to_array(weight))]
+    weight = open_draft(NANO / 'vision.onnx').original(first.input[1])
+    found = ranges['vision'][weight_key(weight)]
     np.testing.assert_allclose(found.channels, np.max(seen, axis=(0, 1, 2)), rtol=1e-5)
     assert found.amax == pytest.approx(np.max(seen), rel=1e-5)
     mean = np.mean([np.percentile(s, 99.99) for s in seen])
@@ -92,7 +95,7 @@ def test_too_few_frames_to_calibrate_on(count):
 
 
 def copied(tmp_path):
-    return shutil.copytree(NANO, tmp_path / 'nano')
+    return copy_nano(tmp_path / 'nano')
 
 
 def test_a_bundle_with_int8_runs_on_the_cpu(tmp_path):

@@ -19,10 +19,12 @@ from vla_trt_ros.cli.export import SIZES  # noqa: E402
 from vla_trt_ros.cli.main import main  # noqa: E402
 from vla_trt_ros.config import load_platform, share_dir  # noqa: E402
 from vla_trt_ros.datatypes import CameraFrame, Observation  # noqa: E402
+from vla_trt_ros.export.pi05.checkpoint_folder import write_checkpoint  # noqa: E402
 from vla_trt_ros.export.pi05.random_weights import random_model  # noqa: E402
 from vla_trt_ros.export.weights import WeightFile  # noqa: E402
 from vla_trt_ros.policies.pi05.spec import NANO  # noqa: E402
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
+from vla_trt_ros.preprocess.normalize import NormStats  # noqa: E402
 
 VOCABULARY = share_dir() / 'bundles' / 'nano' / 'tokenizer.model'
 FLAT = replace(NANO, vision=replace(NANO.vision, depth=1), prefix=replace(NANO.prefix, depth=2))
@@ -50,12 +52,12 @@ def export(checkpoint, out, *words):
     return main(['export', '--checkpoint', str(checkpoint), '--out', str(out), *given, *words])
 
 
-def infer(out):
+def infer(out, platform='cpu'):
     pixels = (np.arange(112 * 112 * 3) // 150 % 256).astype(np.uint8)
     frame = CameraFrame(1, 1, '', 'rgb8', 112, 112, 336, pixels)
     observation = Observation({'base': frame}, np.float32([0.1, 0.6, 0.2, 1]), 'open the door')
     noise = np.sin(np.arange(320, dtype=np.float32)).reshape(10, 32)
-    policy = load_policy_from(open_bundle(out), load_platform('cpu'))
+    policy = load_policy_from(open_bundle(out), load_platform(platform))
     try:
         return policy.infer(observation, num_steps=2, noise=noise).actions
     finally:
@@ -122,6 +124,86 @@ def test_quantised_graphs_are_made_from_the_exported_ones(openpi, tmp_path):
     assert ('prefix', 'fp16') not in held  # its residual overflows
 
 
+@pytest.fixture
+def own(model, tmp_path):
+    """A checkpoint of one's own training, of sizes that no --size has."""
+    columns = np.arange(4.0)
+    stats = NormStats(columns, columns * 0 + 0.5, columns - 1, columns + 1.5)
+    return write_checkpoint(
+        tmp_path / 'own',
+        replace(FLAT, prompt_buckets=(20,), num_steps=(1, 2)),
+        model.state_dict(),
+        robot='metaworld',
+        norm_stats={'state': stats, 'actions': stats},
+        vocabulary=VOCABULARY.read_bytes(),
+    )
+
+
+def test_a_checkpoint_of_ones_own_needs_no_sizes(own, tmp_path, capsys):
+    (tmp_path / 'card.md').write_text('# Mine\nTrained on seeds 0 to 9.\n')
+    out = tmp_path / 'b'
+    words = ['--store', 'fp16', '--precision', 'fp32,int8', '--cpu-only', '--licence', 'MIT']
+    words += ['--card', str(tmp_path / 'card.md')]
+    assert main(['export', '--checkpoint', str(own), '--out', str(out), *words]) == 0
+    assert '8 graphs' in capsys.readouterr().out
+    bundle = open_bundle(out)
+    assert bundle.config['prompt_buckets'] == [20]
+    assert bundle.config['vision']['depth'] == 1
+    assert bundle.file('README.md').read_text().startswith('# Mine')
+    notes = bundle.manifest.notes
+    assert (notes['licence'], notes['weights_rounded_to']) == ('MIT', 'float16')
+    kinds = {a.joint: a.kind for a in bundle.layout.actions}
+    assert kinds == dict(hand_x='delta', hand_y='delta', hand_z='delta', gripper='absolute')
+    assert {s.precision for s in bundle.manifest.sources} == {'fp32'}
+    assert {e.precision for e in bundle.manifest.engines} == {'fp32', 'int8'}
+    assert {p.name for p in out.iterdir()} == {*bundle.manifest.files, 'manifest.json'}
+    exact, rounded = infer(out), infer(out, 'cpu-int8')
+    assert 1e-4 < np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.2
+
+
+def test_half_storage_is_exact_once_the_weights_are_rounded(own, tmp_path):
+    """Stored in 16 bits or in 32: the same rounded network, bit for bit."""
+    rounded = load_file(own / 'model.safetensors')
+    halves = tmp_path / 'halves'
+    shutil.copytree(own, halves)
+    save_file({n: w.half().float() for n, w in rounded.items()}, halves / 'model.safetensors')
+    words = ['export', '--size', 'nano', '--precision', 'fp32']
+    for checkpoint, store, out in ((own, 'fp16', 'a'), (halves, 'fp32', 'b'), (own, 'fp32', 'c')):
+        more = ['--checkpoint', str(checkpoint), '--store', store, '--out', str(tmp_path / out)]
+        assert main([*words, *more]) == 0
+    a, b, c = (infer(tmp_path / out) for out in 'abc')
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 0
+    small, large = ((tmp_path / out / 'prefix.weights').stat().st_size for out in ('a', 'b'))
+    assert 0.49 < small / large < 0.51
+
+
+@pytest.mark.parametrize(
+    ('words', 'match'),
+    [
+        (['--store', 'fp16', '--precision', 'bf16'], '--store fp16 is for fp32 graphs'),
+        (['--cpu-only', '--precision', 'int8,fp8'], '--cpu-only: fp8 is for GPUs alone'),
+        (['--card', 'nowhere.md'], '--card nowhere.md cannot be read'),
+        (['--card', os.devnull], '--card /dev/null is empty; write what the policy is'),
+    ],
+)
+def test_bad_words_of_a_checkpoint_of_ones_own(own, tmp_path, capsys, words, match):
+    out = tmp_path / 'b'
+    assert main(['export', '--checkpoint', str(own), '--out', str(out), *words]) == 1
+    assert match in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_weight_beyond_float16(own, tmp_path, capsys):
+    held = load_file(own / 'model.safetensors')
+    held['action_in_proj.bias'][0] = 1e5
+    save_file(held, own / 'model.safetensors')
+    words = ['export', '--checkpoint', str(own), '--store', 'fp16', '--out', str(tmp_path / 'b')]
+    assert main(words) == 1
+    assert 'action_in_proj.bias: 1 of' in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ['own']
+
+
 @pytest.mark.parametrize(
     ('words', 'match'),
     [
@@ -153,7 +235,7 @@ def test_nan_is_found_before_anything_is_written(openpi, tmp_path, capsys):
     held['time_mlp_in.bias'][0] = float('nan')
     save_file(held, openpi / 'model.safetensors')
     assert export(openpi, tmp_path / 'b') == 1
-    assert 'time_mlp_in.bias: 1 of 128' in capsys.readouterr().err
+    assert f'time_mlp_in.bias: 1 of {NANO.expert.width}' in capsys.readouterr().err
     assert os.listdir(tmp_path) == ['openpi']
 
 

@@ -17,9 +17,9 @@ from vla_trt_ros.export.pi05.stages import DenoiseStepStage, VisionStage  # noqa
 from vla_trt_ros.export.pi05.to_bundle import (  # noqa: E402
     BundleContents,
     engine_count,
-    time_rows,
     write_bundle,
 )
+from vla_trt_ros.export.pi05.trace import time_rows  # noqa: E402
 from vla_trt_ros.export.to_onnx import OPSET, export_stage  # noqa: E402
 from vla_trt_ros.export.unroll import unroll  # noqa: E402
 from vla_trt_ros.export.weights import WeightFile  # noqa: E402

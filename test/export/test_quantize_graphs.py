@@ -18,13 +18,19 @@ from vla_trt_ros.export.quantize.gemms import weight_key  # noqa: E402
 from vla_trt_ros.export.quantize.numerics import to_fp8, to_int4, to_int8, to_nvfp4  # noqa: E402
 from vla_trt_ros.export.quantize.ranges import ActivationRange  # noqa: E402
 from vla_trt_ros.export.quantize.stage import quantize_stage  # noqa: E402
+from vla_trt_ros.policies.pi05.spec import NANO as SIZES  # noqa: E402
 
 NANO = find_file('bundles', 'nano', '')
+SHORT = SIZES.prompt_buckets[0]
 K, N, ROWS = 64, 48, 7
 RNG = np.random.default_rng(3)
 W = (RNG.standard_normal((K, N)) / 8).astype(np.float32)
 BIAS = RNG.standard_normal(N).astype(np.float32)
 X = RNG.standard_normal((1, ROWS, K)).astype(np.float32)
+
+
+def denoise(steps):
+    return NANO / f'denoise_{SHORT}_{steps}.onnx'
 
 
 def bf16(x):
@@ -178,7 +184,9 @@ def test_a_loud_channel_is_smoothed_in_int8(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('stage', 'file'), [('vision', 'vision'), ('prefix', 'prefix_32'), ('denoise', 'denoise_32_2')]
+    ('stage', 'file'),
+    [('vision', 'vision'), ('prefix', f'prefix_{SHORT}'), ('denoise', f'denoise_{SHORT}_2')],
+    ids=['vision', 'prefix', 'denoise'],
 )
 def test_what_stays_float32_in_a_half_precision_stage(tmp_path, stage, file):
     out = tmp_path / 'stage.onnx'
@@ -210,7 +218,7 @@ def test_what_stays_float32_in_a_half_precision_stage(tmp_path, stage, file):
 
 def test_a_mask_stays_finite_in_float16(tmp_path):
     out = tmp_path / 'denoise.onnx'
-    quantize_stage('denoise', 'fp16', {NANO / 'denoise_32_1.onnx': out}, tmp_path / 'd.weights')
+    quantize_stage('denoise', 'fp16', {denoise(1): out}, tmp_path / 'd.weights')
     for tensor in onnx.load(out).graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
             assert np.isfinite(numpy_helper.to_array(tensor)).all(), tensor.name
@@ -220,7 +228,8 @@ def test_a_bfloat16_source_gives_the_same_float32_graph_again(tmp_path):
     half, wide = tmp_path / 'half.onnx', tmp_path / 'wide.onnx'
     quantize_stage('vision', 'bf16', {NANO / 'vision.onnx': half}, tmp_path / 'h.weights')
     quantize_stage('vision', 'fp32', {half: wide}, tmp_path / 'w.weights')
-    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32)
+    size = SIZES.image_size
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 3, size, size)).astype(np.float32)
     exact, back = (
         load_graph(p).run({'pixels': pixels})['image_tokens'] for p in (NANO / 'vision.onnx', wide)
     )
@@ -230,20 +239,23 @@ def test_a_bfloat16_source_gives_the_same_float32_graph_again(tmp_path):
 
 def test_actions_in_and_out_are_kept(tmp_path):
     out = tmp_path / 'denoise.onnx'
-    made = quantize_stage('denoise', 'int4', {NANO / 'denoise_32_2.onnx': out}, tmp_path / 'd.w')
-    assert made.quantized == 28
+    made = quantize_stage('denoise', 'int4', {denoise(2): out}, tmp_path / 'd.w')
+    assert made.quantized == 7 * SIZES.depth
     assert len(made.kept) == 2
     assert all('latent actions' in line for line in made.kept)
 
 
 def test_graphs_of_a_stage_share_their_weights(tmp_path):
-    graphs = {NANO / f'denoise_32_{n}.onnx': tmp_path / f'd{n}.onnx' for n in (1, 2, 10)}
+    graphs = {denoise(n): tmp_path / f'd{n}.onnx' for n in (1, 2, 10)}
     three = quantize_stage('denoise', 'int4', graphs, tmp_path / 'three.weights')
     one = quantize_stage(
-        'denoise', 'int4', {NANO / 'denoise_32_1.onnx': tmp_path / 'o'}, tmp_path / 'one.weights'
+        'denoise',
+        'int4',
+        {denoise(1): tmp_path / 'o'},
+        tmp_path / 'one.weights',
     )
     assert three.weight_bytes == one.weight_bytes
-    assert three.weight_bytes < 0.5 * (NANO / 'denoise.weights').stat().st_size
+    assert three.weight_bytes < (NANO / 'denoise.weights').stat().st_size
 
 
 def test_the_key_of_a_gemm_is_that_of_its_rounded_weight():

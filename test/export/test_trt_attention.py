@@ -11,10 +11,17 @@ from onnx import TensorProto, helper
 
 from vla_trt_ros.config import share_dir
 from vla_trt_ros.export.trt.attention import is_half, unfold_attention
+from vla_trt_ros.policies.pi05.spec import NANO as SIZES
 
 NANO = share_dir() / 'bundles' / 'nano'
+SHORT, DEPTH = SIZES.prompt_buckets[0], SIZES.depth
+TOKENS = SIZES.image_tokens + SHORT
 # File, attentions, queries of one head.
-GRAPHS = [('prefix_32.onnx', 3, 160), ('denoise_32_1.onnx', 4, 10), ('denoise_32_3.onnx', 12, 10)]
+GRAPHS = [
+    (f'prefix_{SHORT}.onnx', DEPTH - 1, TOKENS),
+    (f'denoise_{SHORT}_1.onnx', DEPTH, 10),
+    (f'denoise_{SHORT}_3.onnx', 3 * DEPTH, 10),
+]
 
 
 def load(name):
@@ -81,13 +88,13 @@ def test_expanded_form(name, attentions, queries):
 
 
 def test_a_wrong_scale_would_be_noticed():
-    model = load('prefix_32.onnx')
+    model = load(f'prefix_{SHORT}.onnx')
     unfold_attention(model, 'operator')
     node = next(n for n in model.graph.node if n.op_type == 'Attention')
     (scale,) = (a for a in node.attribute if a.name == 'scale')
-    assert scale.f == pytest.approx(48**-0.5)
+    assert scale.f == pytest.approx(SIZES.prefix.head_dim**-0.5)
     scale.f *= 2
-    wanted, got = run(load('prefix_32.onnx')), run(with_whole_bias(model, 160))
+    wanted, got = run(load(f'prefix_{SHORT}.onnx')), run(with_whole_bias(model, TOKENS))
     assert np.abs(got[0] - wanted[0]).max() > 1e-3
 
 
@@ -99,7 +106,7 @@ def test_several_heads_are_left_alone():
 
 
 def test_what_looks_alike_is_left_alone():
-    model = load('prefix_32.onnx')
+    model = load(f'prefix_{SHORT}.onnx')
     softmax = next(n for n in model.graph.node if n.op_type == 'Softmax')
     model.graph.output.append(
         helper.make_tensor_value_info(softmax.output[0], TensorProto.FLOAT, None)
@@ -110,7 +117,7 @@ def test_what_looks_alike_is_left_alone():
 
 
 def test_unused_weights_go():
-    model = load('prefix_32.onnx')
+    model = load(f'prefix_{SHORT}.onnx')
     before = {t.name for t in model.graph.initializer}
     unfold_attention(model, 'operator')
     left = {t.name for t in model.graph.initializer}

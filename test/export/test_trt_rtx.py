@@ -10,7 +10,7 @@ pytest.importorskip('onnx', reason="workshop only: pip install '.[trt-build]'")
 pytest.importorskip('ml_dtypes', reason="workshop only: pip install '.[tensorrt]'")
 pytest.importorskip('tensorrt_rtx_bindings', reason="workshop only: pip install '.[trt-build]'")
 
-from float_nano import copy_nano
+from float_nano import SHORT, copy_nano
 from onnx import TensorProto, helper
 
 from vla_trt_ros.backends.engine_file import read_record
@@ -201,7 +201,7 @@ def test_plan_is_refused_where_there_is_no_gpu(nano):
 @pytest.mark.timeout(400)  # 40 s on idle cores, 100 s on busy ones
 def test_compile_matrix(rtx, tmp_path):
     """Every precision for every GPU, as config.py says; every attention in one kernel."""
-    sources = make_sources(open_bundle(NANO), PRECISIONS, 32, 1, tmp_path)
+    sources = make_sources(open_bundle(NANO), PRECISIONS, SHORT, 1, tmp_path)
     cells = list(compile_matrix(sources, TARGETS, tmp_path, rtx))
     assert not [c for c in cells if not c.good], table(cells)
     # fp16 is refused on the prefix; the rest is there.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from vla_trt_ros.bundle import EngineEntry, Layout, SourceEntry
@@ -21,23 +22,12 @@ from vla_trt_ros.export.pi05.parameters import (
     ModelParameters,
     ParameterSource,
     modulation_table,
-    skeleton,
 )
-from vla_trt_ros.export.pi05.stages import DenoiseStepStage, PrefixStage, VisionStage
+from vla_trt_ros.export.pi05.trace import trace_graphs
 from vla_trt_ros.export.quantize.halves import repack
-from vla_trt_ros.export.to_onnx import OPSET, trace_stage
-from vla_trt_ros.export.unroll import unroll
-from vla_trt_ros.export.weightless import Traced
+from vla_trt_ros.export.to_onnx import OPSET
 from vla_trt_ros.export.weights import WeightFile
-from vla_trt_ros.policies.pi05.spec import (
-    Pi05Config,
-    StageSpec,
-    denoise_spec,
-    denoise_step_spec,
-    euler_times,
-    prefix_spec,
-    vision_spec,
-)
+from vla_trt_ros.policies.pi05.spec import Pi05Config
 from vla_trt_ros.preprocess.normalize import Method, NormStats, save_norm_stats
 
 Report = Callable[[str], None]
@@ -121,70 +111,32 @@ def engine_count(config: Pi05Config) -> int:
     return 1 + len(config.prompt_buckets) * (1 + len(config.num_steps))
 
 
-def time_rows(config: Pi05Config) -> tuple[list[float], dict[int, tuple[int, ...]]]:
-    """Every time that any step count needs, and per step count its rows in that list."""
-    times = sorted({t for n in config.num_steps for t in euler_times(n)}, reverse=True)
-    return times, {n: tuple(times.index(t) for t in euler_times(n)) for n in config.num_steps}
-
-
 def _export_graphs(
     source: ParameterSource, precision: Precision, folder: Path, report: Report
 ) -> Iterator[SourceEntry]:
-    config, compute = source.config, DTYPES[precision]
-    activation = str(compute).removeprefix('torch.')
-    model = skeleton(config, compute)
     # fp32 files came first and have the plain names.
     mark = '' if precision == 'fp32' else f'.{precision}'
-
-    def weight_file(stage: str) -> WeightFile:
-        return WeightFile(folder / f'{stage}{mark}.weights')
-
-    def save(
-        weights: WeightFile,
-        traced: Traced,
-        name: str,
-        spec: StageSpec,
-        bucket: int | None = None,
-        num_steps: int | None = None,
-    ) -> SourceEntry:
-        file = f'{name}{mark}.onnx'
-        weights.save_traced(traced, folder / file, source.load)
-        stage = weights.path.name.split('.')[0]
-        return SourceEntry(
-            stage=stage,  # type: ignore[arg-type]
-            precision=precision,
-            file=file,
-            inputs=spec.inputs,
-            outputs=spec.outputs,
-            prompt_bucket=bucket,
-            num_steps=num_steps,
-            weights=(weights.path.name,),
-        )
-
-    with weight_file('vision') as weights:
-        report(f'vision {precision}')
-        spec = vision_spec(config, activation)
-        yield save(weights, trace_stage(VisionStage(model), spec), 'vision', spec)
-    with weight_file('prefix') as weights:
-        for bucket in config.prompt_buckets:
-            report(f'prefix_{bucket} {precision}')
-            spec = prefix_spec(config, bucket, activation)
-            traced = trace_stage(PrefixStage(model), spec)
-            yield save(weights, traced, f'prefix_{bucket}', spec, bucket)
-    times, rows = time_rows(config)
-    table = modulation_table(source, times).numpy()
-    with weight_file('denoise') as weights:
-        for bucket in config.prompt_buckets:
-            step: Traced | None = None
-            spec = denoise_spec(config, bucket, activation)
-            for num_steps in config.num_steps:
-                name = f'denoise_{bucket}_{num_steps}'
-                report(f'{name} {precision}')
-                if step is None:
-                    one = denoise_step_spec(config, bucket, activation)
-                    step = trace_stage(DenoiseStepStage(model), one)
-                loop = Traced(unroll(step.model, spec, table, rows[num_steps]), step.recipes)
-                yield save(weights, loop, name, spec, bucket, num_steps)
+    graphs = trace_graphs(
+        source.config,
+        DTYPES[precision],
+        lambda times: modulation_table(source, times).numpy(),
+        lambda name: report(f'{name} {precision}'),
+    )
+    for stage, group in groupby(graphs, key=lambda graph: graph.stage):
+        with WeightFile(folder / f'{stage}{mark}.weights') as weights:
+            for graph in group:
+                file = f'{graph.name}{mark}.onnx'
+                weights.save_traced(graph.traced, folder / file, source.load)
+                yield SourceEntry(
+                    stage=stage,
+                    precision=precision,
+                    file=file,
+                    inputs=graph.spec.inputs,
+                    outputs=graph.spec.outputs,
+                    prompt_bucket=graph.bucket,
+                    num_steps=graph.num_steps,
+                    weights=(weights.path.name,),
+                )
 
 
 def _store_halves(sources: Sequence[SourceEntry], folder: Path) -> None:
