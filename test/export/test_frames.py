@@ -178,7 +178,20 @@ def test_a_recorded_data_set_needs_no_lerobot(tmp_path, monkeypatch):
     assert seen.prompt == 'prompt 1'
 
 
+def test_pyarrow_that_is_not_installed(tmp_path, monkeypatch):
+    modules = __import__('sys').modules
+    for name in [n for n in modules if n.startswith('vla_trt_ros.sim.dataset.')]:
+        monkeypatch.delitem(modules, name)
+    for name in ('pyarrow', 'pyarrow.parquet'):
+        monkeypatch.setitem(modules, name, None)
+    (tmp_path / 'meta').mkdir()
+    (tmp_path / 'meta' / 'info.json').write_text('{}')
+    with pytest.raises(ConfigError, match='needs pyarrow: pip install'):
+        read_frames(tmp_path, BUNDLE, 8)
+
+
 def test_lerobot_that_is_not_installed(tmp_path, monkeypatch):
+    pytest.importorskip('pyarrow', reason="pip install '.[frames]'")
     monkeypatch.setitem(__import__('sys').modules, 'lerobot', None)
     (tmp_path / 'meta').mkdir()
     (tmp_path / 'meta' / 'info.json').write_text('{}')
