@@ -528,9 +528,13 @@ def test_a_robot_that_was_moved_while_disabled_starts_from_there_without_a_track
     moved = world.position.copy()
     world.run(0.1)
     world.gate.enable(True, world.now_ns)
-    world.run(0.05)  # joint states of before the chunk
+    world.run(0.05)
+    world.alive = False  # the newest joint states are of before the chunk
+    world.run(0.02)
     assert world.offer(np.tile(moved, (10, 1))) is Reason.NONE
     del world.states[:]
-    world.run(0.3)
+    world.run(0.05)
+    world.alive = True
+    world.run(0.25)
     assert set(world.states) == {'RUNNING'}
     assert world.position == pytest.approx(moved, abs=1e-3)
