@@ -1,8 +1,14 @@
+import argparse
+import json
+
 import pytest
 
+from vla_trt_ros.cli.demo import _plan, add_arguments
 from vla_trt_ros.cli.demo_report import table, write_records
 from vla_trt_ros.cli.demo_turns import Played, chunk_rate, solved, tally, turns
 from vla_trt_ros.errors import ConfigError
+from vla_trt_ros.sim.prompts import BENCHMARK_TASKS
+from vla_trt_ros.sim.seeds import HELD_OUT_FROM
 
 
 def played(turn, success, seconds, *, chunks=40, finished=True):
@@ -64,8 +70,6 @@ def test_tally_counts_finished_turns_per_task_and_steps():
 
 
 def test_records_carry_what_they_were_measured_with(tmp_path):
-    import json
-
     turn = turns(['reach'], seed=900, steps=[3], limit=5.0)[0]
     summary = {
         'hardware': 'a computer',
@@ -78,3 +82,33 @@ def test_records_carry_what_they_were_measured_with(tmp_path):
     (record,) = json.loads(path.read_text())['records']
     assert (record['loop'], record['task'], record['bundle']) == ('live', 'reach', 'nano')
     assert 'DDS' in record['clock']
+
+
+def planned(*words, **given):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return _plan(parser.parse_args(words), given)
+
+
+def test_by_default_every_task_is_played_once_on_a_held_out_scene_and_all_fit():
+    plan = planned()
+    assert sorted(t.task for t in plan) == sorted(BENCHMARK_TASKS)
+    assert [t.task for t in plan[:2]] == ['reach', 'pick-place']
+    assert {t.seed for t in plan} == {HELD_OUT_FROM}
+    assert {t.num_steps for t in plan} == {10}
+    assert 50 < sum(t.limit for t in plan) < 75
+
+
+def test_an_evaluation_gives_each_episode_its_250_control_steps():
+    plan = planned('--tasks', 'reach,push', '--episodes', '50', num_steps='3')
+    assert len(plan) == 100
+    assert {t.limit for t in plan} == {12.5}
+    assert {t.num_steps for t in plan} == {3}
+    assert plan[49].seed == HELD_OUT_FROM + 49
+
+
+def test_a_short_demo_shares_its_seconds():
+    assert [t.limit for t in planned('--seconds', '10', '--tasks', 'reach,push')] == [3.0, 3.0]
+    assert [t.task for t in planned(task='drawer-open')] == ['drawer-open']
+    with pytest.raises(ConfigError, match='not both'):
+        planned('--tasks', 'reach', task='push')
