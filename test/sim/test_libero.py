@@ -155,6 +155,22 @@ def test_each_input_moves_what_it_is_named_after(env):
 
 
 @pytest.mark.slow
+def test_success_is_liberos_word_and_ends_with_the_episode(env):
+    env.reset(0)
+    data = env._env.env.sim.data
+    bowl = data.get_joint_qpos('akita_black_bowl_1_joint0').copy()
+    bowl[:3] = data.get_joint_qpos('plate_1_joint0')[:3] + [0.0, 0.0, 0.03]
+    env.apply(env.hold_target())
+    assert not env.success
+    data.set_joint_qpos('akita_black_bowl_1_joint0', bowl)
+    for _ in range(10):
+        env.apply(env.hold_target())
+    assert env.success
+    env.reset(0)
+    assert not env.success
+
+
+@pytest.mark.slow
 def test_bad_inputs_and_states_are_refused_and_nothing_moves(env):
     env.reset(0)
     before = env.observe().positions
