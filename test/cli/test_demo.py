@@ -69,7 +69,10 @@ def test_records_say_that_they_come_from_the_live_loop(demo):
     records = json.loads((demo / 'live.json').read_text())['records']
     assert len(records) == 4
     assert {r['loop'] for r in records} == {'live'}
-    assert {r['bundle'] for r in records} == {'nano'}
+    assert {(r['bundle'], r['platform'], r['precision']) for r in records} == {
+        ('nano', 'cpu', 'fp32')
+    }
+    assert set(records[0]['stages']) == {'vision', 'prefix', 'denoise'}
 
 
 def test_video_shows_each_switch(demo):

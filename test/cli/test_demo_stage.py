@@ -63,7 +63,9 @@ class Nodes:
 
 def staged(after, **kind):
     nodes = Nodes(after)
-    return nodes, Stage(nodes, nodes, nodes, linger=kind.get('linger', 0.05))
+    stage = Stage(nodes, nodes, linger=kind.get('linger', 0.05))
+    stage.recorder = nodes
+    return nodes, stage
 
 
 def test_a_solved_turn_ends_at_success_is_marked_and_the_arm_held(capsys):

@@ -75,12 +75,16 @@ def test_records_carry_what_they_were_measured_with(tmp_path):
         'hardware': 'a computer',
         'bundle': 'nano',
         'bundle_sha256': 'f' * 64,
-        'runtime': 'onnxruntime fp32',
+        'runtime': 'onnxruntime 1.2',
+        'platform': 'cpu',
+        'precision': 'fp32',
+        'stages': {'vision': 'onnxruntime fp32'},
         'tasks': tally([played(turn, True, 2.0)]),
     }
     path = write_records(summary, tmp_path / 'new' / 'live.json')
     (record,) = json.loads(path.read_text())['records']
     assert (record['loop'], record['task'], record['bundle']) == ('live', 'reach', 'nano')
+    assert (record['steps'], record['precision']) == (3, 'fp32')
     assert 'DDS' in record['clock']
 
 

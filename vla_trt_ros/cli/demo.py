@@ -107,10 +107,11 @@ def run(args: argparse.Namespace) -> int:
             raise VlaError(_why_not_started(monitor, children, started, log))
         startup = time.monotonic() - begin
         print(f'first chunk after {startup:.1f} s', flush=True)
-        with _film(args, out, min(until, sum(t.limit + 5.0 for t in plan))) as recorder:
-            stage = Stage(monitor, children, recorder, linger=0.0 if args.no_video else 1.0)
-            director = Director(monitor, stage.look)
-            stopped = _play(stage, director, plan, until)
+        stage = Stage(monitor, children, linger=0.0 if args.no_video else 1.0)
+        film = _film(args, out, min(until, sum(t.limit + 5.0 for t in plan)))
+        stopped = _play(stage, Director(monitor, stage.look), film, plan, until)
+        if isinstance(stopped, VlaError) and not stage.played:
+            raise stopped
         statuses = children.stop()
     summary = summarise(monitor, stage.played, startup, statuses)
     write(monitor, summary, out)
@@ -151,13 +152,18 @@ def _plan(args: argparse.Namespace, given: dict[str, str]) -> list[Turn]:
 
 
 def _play(
-    stage: Stage, director: Director, plan: list[Turn], until: float
+    stage: Stage,
+    director: Director,
+    film: AbstractContextManager[Recorder | None],
+    plan: list[Turn],
+    until: float,
 ) -> KeyboardInterrupt | VlaError | None:
     """What ended the play before its time, if something did."""
     try:
-        for turn in plan:
-            if stage.seconds < until:
-                stage.play(director, turn, until)
+        with film as stage.recorder:
+            for turn in plan:
+                if stage.seconds < until:
+                    stage.play(director, turn, until)
     except (KeyboardInterrupt, VlaError) as error:
         return error
     return None

@@ -14,6 +14,8 @@ from vla_trt_ros.hardware import cpu_name
 if TYPE_CHECKING:
     from vla_trt_ros.nodes.monitor import Monitor
 
+_POLICY = ('bundle', 'bundle_sha256', 'runtime', 'platform', 'precision', 'stages')
+
 CLOCK = (
     'chunks_per_s: chunks heard over the wall clock while the arm was free to move; '
     'seconds_to_success: median, from the first command that could move it to sim/success; '
@@ -27,12 +29,10 @@ def summarise(
     """Everything of a demo in plain data, the tasks as records of `demo_turns.tally`."""
     timings = [t for _, t in monitor.timings]
     end_to_end = [t.end_to_end_ms for t in timings]
-    command, info = monitor.status.get('command'), monitor.info
+    command = monitor.status.get('command')
     return {
         'hardware': cpu_name(),
-        'bundle': info.bundle if info else '',
-        'bundle_sha256': info.bundle_sha256 if info else '',
-        'runtime': info.runtime if info else '',
+        **_policy(monitor.info),
         'num_steps': sorted({t.num_steps for t in timings}),
         'chunks': len(timings),
         'chunks_per_s': _round(chunk_rate(played)),
@@ -47,6 +47,22 @@ def summarise(
         'exit_statuses': statuses,
         'tasks': tally(played),
     }
+
+
+def _policy(info: Any) -> dict[str, Any]:
+    """Of a PolicyInfo message or None; names as in `evaluation.records`, where both have them."""
+    if info is None:
+        return dict.fromkeys(_POLICY, '')
+    stages = zip(info.stages, info.backends, info.precisions, strict=True)
+    values = (
+        info.bundle,
+        info.bundle_sha256,
+        info.runtime,
+        info.platform,
+        '+'.join(dict.fromkeys(info.precisions)),
+        {stage: f'{backend} {precision}' for stage, backend, precision in stages},
+    )
+    return dict(zip(_POLICY, values, strict=True))
 
 
 def write(monitor: Monitor, summary: dict[str, Any], out: Path) -> None:
@@ -80,7 +96,7 @@ def table(records: list[dict[str, Any]]) -> list[str]:
 def write_records(summary: dict[str, Any], path: Path) -> Path:
     """The records of ``summary`` as a results file of their own: the loop is 'live'."""
     shared = {'loop': 'live', 'clock': CLOCK}
-    shared |= {key: summary[key] for key in ('hardware', 'bundle', 'bundle_sha256', 'runtime')}
+    shared |= {key: summary[key] for key in ('hardware', *_POLICY)}
     records = [{**record, **shared} for record in summary['tasks']]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({'records': records}, indent=1) + '\n', encoding='utf-8')

@@ -26,25 +26,25 @@ _NEWS = 1.5  # seconds for which a film tells of a new task
 class Stage:
     """One turn after another on the nodes that ``monitor`` watches.
 
-    ``recorder`` None: no film. ``linger`` is how many seconds a solved scene stays in view.
+    ``linger`` is how many seconds a solved scene stays in view.
     """
 
     def __init__(
         self,
         monitor: Monitor,
         children: Children,
-        recorder: Recorder | None = None,
         *,
         linger: float = 1.0,
     ) -> None:
         self._monitor = monitor
         self._children = children
-        self._recorder = recorder
         self._linger = linger
         self._turn: Turn | None = None
         self._told = 0.0
         self._mark: Mark | None = None
         self._begin = time.monotonic()
+        self.recorder: Recorder | None = None
+        """What films; None: nothing does."""
         self.played: list[Played] = []
 
     @property
@@ -94,13 +94,11 @@ class Stage:
             raise VlaError(f'{ended[0]} ended with status {ended[1]} during the demo.')
         now = time.monotonic()
         pictures = dict(self._monitor.pictures)
-        if self._recorder is not None and pictures and self._recorder.wants(now):
+        if self.recorder is not None and pictures and self.recorder.wants(now):
             # What the turn is stays in view for a moment after the arm was let go.
             news = self._mark is not None and self._mark.colour == NEWS
             mark = None if news and now > self._told + _NEWS else self._mark
-            self._recorder.add(
-                now, pictures, caption(self._monitor, self._turn, self.played), mark
-            )
+            self.recorder.add(now, pictures, caption(self._monitor, self._turn, self.played), mark)
         if sys.stdout.isatty():
             line = status_line(self._monitor, self._turn, self.played, self.seconds)
             print(f'\r{line:<118}', end='', flush=True)
