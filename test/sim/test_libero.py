@@ -159,7 +159,7 @@ def test_success_is_liberos_word_and_ends_with_the_episode(env):
     env.reset(0)
     data = env._env.env.sim.data
     bowl = data.get_joint_qpos('akita_black_bowl_1_joint0').copy()
-    bowl[:3] = data.get_joint_qpos('plate_1_joint0')[:3] + [0.0, 0.0, 0.03]
+    bowl[:3] = data.get_joint_qpos('plate_1_joint0')[:3] + np.array([0.0, 0.0, 0.03])
     env.apply(env.hold_target())
     assert not env.success
     data.set_joint_qpos('akita_black_bowl_1_joint0', bowl)

@@ -46,7 +46,8 @@ class Environment(Protocol):
 
     def observe(self, stamp_ns: int = 0) -> JointSample:
         """What the robot's own encoders read, and nothing about objects. ``joint_names`` come
-        first, or the robot file's readings; further joints may follow for display. The stamps are ``stamp_ns``.
+        first, or the robot file's readings; further joints may follow for display. The stamps are
+        ``stamp_ns``.
         """
         ...
 
