@@ -52,6 +52,8 @@ class Aim:
 
     def __init__(self, client):
         self.goal = np.array([0.2, 0.8, 0.3])
+        self.gripper = 1.0
+        self.opening: list[float] = []
         self.stale = 0.0
         self.hand: list[tuple[int, np.ndarray]] = []
         self._hash = self._next_hash = 0
@@ -76,10 +78,12 @@ class Aim:
         at = np.array(msg.position[:3])
         stamp = stamp_ns(msg.header.stamp)
         self.hand.append((stamp, at))
+        self.opening.append(msg.position[3])
         if time.monotonic() >= self._due:
             self._hash = self._next_hash
         step = np.clip(self.goal - at, -0.012, 0.012)
         rows = np.ones((10, 4), np.float32)
+        rows[:, 3] = self.gripper
         rows[:, :3] = at + step * np.arange(1, 11)[:, None]
         self._id += 1
         self._chunks.publish(_chunk(stamp, rows, self._id, self._hash))
@@ -125,9 +129,16 @@ def test_turns_are_solved_and_counted_where_the_policy_does_what_it_is_told(syst
     assert goal_of('pick-place', SEED) == pytest.approx(policy.goal)
     assert stage.play(director, reach).success
     assert monitor.success
+    policy.gripper = 0.0
     assert not stage.play(director, other).success
-    policy.goal = goal_of('reach', SEED + 1)
+    assert policy.opening[-1] < 0.1
+    policy.gripper, policy.goal = 1.0, goal_of('reach', SEED + 1)
+    policy.opening.clear()
     assert stage.play(director, again).success
+    # Open from the reset on: what the gripper did for the task before is over.
+    first_open = next(k for k, opening in enumerate(policy.opening) if opening > 0.9)
+    assert first_open < 10
+    assert min(policy.opening[first_open:]) > 0.9
     assert [one.success for one in stage.played] == [True, False, True]
     assert all(1.0 < one.seconds < 12.0 for one in stage.played)
     assert stage.played[1].seconds == pytest.approx(2.0, abs=0.3)
