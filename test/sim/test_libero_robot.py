@@ -9,9 +9,11 @@ from fakes import FakePolicy, joints, rgb_frame
 
 from vla_trt_ros.actions.admission import Admission, Refusal
 from vla_trt_ros.actions.layout import JointLayout
+from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.config import load_platform, load_policy, load_robot
 from vla_trt_ros.datatypes import NS, ActionSpace, PolicyResult, StageTimes
-from vla_trt_ros.errors import ConfigError
+from vla_trt_ros.errors import BundleError, ConfigError
+from vla_trt_ros.export.robots import default_layout, plausible_stats
 from vla_trt_ros.pipeline import Pipeline
 
 ROBOT = load_robot('libero')
@@ -92,3 +94,22 @@ def test_raw_inputs_need_readings_and_names_are_given_once():
         replace(ROBOT, readings=(twice,))
     with pytest.raises(ConfigError, match=r'lower 0.5 is not below upper 0.3'):
         replace(ROBOT.readings[0], lower=0.5)
+
+
+def test_the_exporter_takes_readings_as_state_and_inputs_as_they_are():
+    layout = default_layout(ROBOT)
+    assert layout.state == tuple(READINGS)
+    assert [(c.joint, c.kind) for c in layout.actions] == [(n, 'absolute') for n in INPUTS]
+    stats = plausible_stats(ROBOT)
+    assert stats['state'].q01 == pytest.approx([r.lower for r in ROBOT.readings])
+    assert stats['actions'].q99 == pytest.approx([1.0] * 7)
+    assert stats['actions'].q01 == pytest.approx([-1.0] * 7)
+
+
+def test_a_bundle_that_takes_inputs_for_state_is_refused():
+    layout = default_layout(ROBOT)
+    wrong = SimpleNamespace(
+        name='old', layout=replace(layout, state=INPUTS), views=('base',), manifest=None
+    )
+    with pytest.raises(BundleError, match="reading 'delta_x' is none of eef_x, eef_y"):
+        Bundle.check_robot(wrong, ROBOT)
