@@ -161,6 +161,7 @@ def test_a_checkpoint_of_ones_own_needs_no_sizes(own, tmp_path, capsys):
     assert 1e-4 < np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.2
 
 
+@pytest.mark.slow
 def test_half_storage_is_exact_once_the_weights_are_rounded(own, tmp_path):
     """Stored in 16 bits or in 32: the same rounded network, bit for bit."""
     rounded = load_file(own / 'model.safetensors')
