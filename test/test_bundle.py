@@ -70,11 +70,16 @@ def test_reads_what_was_written(bundle):
     assert opened.engines('vision', 'onnxruntime', 'fp32') == (ENGINE,)
     assert opened.file('vision.onnx').read_text() == 'weights of the vision tower'
     assert sorted(opened.manifest.files) == [
-        'README.md',
         'norm_stats.json',
         'tokenizer.model',
         'vision.onnx',
     ]
+
+
+def test_the_card_is_not_the_policy(bundle):
+    before = open_bundle(bundle).sha256
+    (bundle / 'README.md').write_text('measured better since')
+    assert open_bundle(bundle).sha256 == before
 
 
 def test_sha256_changes_with_any_file(bundle, tmp_path):

@@ -105,6 +105,7 @@ class Manifest:
     norm_stats: str
     tokenizer: str
     model_card: str
+    """For people. Not in ``files``: what is said of a policy can change, the policy does not."""
     engines: tuple[EngineEntry, ...]
     files: dict[str, FileEntry]
     sources: tuple[SourceEntry, ...] = ()
@@ -112,7 +113,7 @@ class Manifest:
     """Free text for people: licence, seed, training data."""
 
     def __post_init__(self) -> None:
-        used = {self.norm_stats, self.tokenizer, self.model_card}
+        used = {self.norm_stats, self.tokenizer}
         used |= {e.file for e in self.engines} | {s.file for s in self.sources}
         used |= {name for s in self.sources for name in s.weights}
         for name in sorted(used - set(self.files)):

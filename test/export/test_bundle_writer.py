@@ -32,7 +32,7 @@ def commit(writer, card='a card'):
 
 
 def card(path):
-    return open_bundle(path).file('README.md').read_text()
+    return (open_bundle(path).path / 'README.md').read_text()
 
 
 def test_nothing_is_there_before_commit(tmp_path):

@@ -75,7 +75,7 @@ def test_both_layouts_make_the_same_policy(model, openpi, tmp_path, capsys):
     assert np.abs(a).max() > 0.1
     bundle = open_bundle(tmp_path / 'b')
     assert bundle.manifest.notes['weights'] == 'checkpoint lerobot'
-    assert 'lerobot layout' in bundle.file('README.md').read_text()
+    assert 'lerobot layout' in (bundle.path / 'README.md').read_text()
 
 
 def test_what_the_checkpoint_says_is_kept(model, tmp_path):
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_ones_own_needs_no_sizes(own, tmp_path, capsys):
     bundle = open_bundle(out)
     assert bundle.config['prompt_buckets'] == [20]
     assert bundle.config['vision']['depth'] == 1
-    assert bundle.file('README.md').read_text().startswith('# Mine')
+    assert (bundle.path / 'README.md').read_text().startswith('# Mine')
     notes = bundle.manifest.notes
     assert (notes['licence'], notes['weights_rounded_to']) == ('MIT', 'float16')
     kinds = {a.joint: a.kind for a in bundle.layout.actions}

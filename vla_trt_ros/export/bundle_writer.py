@@ -71,14 +71,14 @@ class BundleWriter:
         notes: dict[str, str],
         sources: Sequence[SourceEntry] = (),
     ) -> None:
-        """Hash every file, write the manifest and take the place of the bundle before.
+        """Hash every file but the card, write the manifest, take the place of the bundle before.
 
         ``config`` is the family's dataclass; the file names are relative to ``folder``.
         """
         files = {
             path.relative_to(self.folder).as_posix(): _measured(path)
             for path in sorted(self.folder.rglob('*'))
-            if path.is_file()
+            if path.is_file() and path.name != model_card
         }
         manifest = {
             'format_version': FORMAT_VERSION,
