@@ -1,8 +1,8 @@
 """Processes that play episodes while the network learns, and label every frame they see.
 
-First the teacher has the arm, more or less disturbed. As soon as the learner has published weights,
-the policy has it most of the time: so the data hold the very mistakes that this policy makes, each
-with what the teacher would have done there (DAgger, Ross et al. 2011).
+First the teacher has the arm, more or less disturbed. As soon as the learner has published
+weights, the policy has it most of the time: so the data hold the very mistakes that this policy
+makes, each with what the teacher would have done there (DAgger, Ross et al. 2011).
 """
 
 from __future__ import annotations

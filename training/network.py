@@ -111,16 +111,16 @@ def draw_times(count: int, device: torch.device) -> Tensor:
     return uniform ** (1.0 / 1.5) * 0.999 + 0.001
 
 
-@torch.inference_mode()
 def sample(
     model: Pi05, pixels: Tensor, tokens: Tensor, token_mask: Tensor, noise: Tensor, num_steps: int
 ) -> Tensor:
     """Normalised actions [B, H, A] by Euler steps from ``noise``."""
-    keys, values, mask = prefix_of(model, pixels, tokens, token_mask)
-    x = noise
-    for t in euler_times(num_steps):
-        times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
-        x = x - velocity(model, x, times, keys, values, mask) / num_steps
+    with torch.inference_mode():
+        keys, values, mask = prefix_of(model, pixels, tokens, token_mask)
+        x = noise
+        for t in euler_times(num_steps):
+            times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
+            x = x - velocity(model, x, times, keys, values, mask) / num_steps
     return x
 
 

@@ -33,7 +33,9 @@ class PromptTable:
         self.number_tokens = torch.tensor(
             [self._state_tokens(n)[0] for n in range(-1, STATE_BINS)]
         )
-        rows, places, first = [], [], []
+        rows: list[list[int]] = []
+        places: list[int] = []
+        first: list[int] = []
         self.counts: list[int] = []
         for task in tasks:
             first.append(len(rows))

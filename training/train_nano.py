@@ -158,7 +158,7 @@ class Learner:
             times = draw_times(count, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == 'cuda'):
             loss: torch.Tensor = loss_of(self.model, pixels, tokens, mask, actions, noise, times)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
