@@ -234,5 +234,5 @@ def test_nano_is_whole_and_small():
     for bucket in NANO.prompt_buckets:
         assert {('denoise', 'fp32', bucket, n) for n in NANO.num_steps} < held
     on_disk = {p.name for p in Path(folder).iterdir()} - {'manifest.json'}
-    assert on_disk == set(opened.manifest.files)
+    assert on_disk == {*opened.manifest.files, opened.manifest.model_card}
     assert sum(f.bytes for f in opened.manifest.files.values()) < 20e6
