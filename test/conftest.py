@@ -1,6 +1,7 @@
 """Makes the helpers in test/ importable everywhere, and keeps the tests' DDS to themselves."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,3 +12,8 @@ os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 _profile = Path(__file__).parent.parent / 'config' / 'dds' / 'fastdds_large_shm.xml'
 os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(_profile))
+
+# A shell starts what it puts in the background with Ctrl-C ignored, which every child inherits;
+# tests that press Ctrl-C on their children would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
