@@ -13,6 +13,7 @@ PACKAGE = Path(vla_trt_ros.__file__).parent
 
 # A module imports only from its own room and from rooms with a lower number.
 FLOORS = {
+    'gpu_frame': -1,
     'errors': 0,
     'datatypes': 0,
     'hardware': 0,

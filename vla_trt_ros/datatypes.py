@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_trt_ros.gpu_frame import GpuFrame
+
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 Uint8Array = NDArray[np.uint8]
@@ -119,6 +121,8 @@ class CameraFrame:
     """Bytes per row; 0 for compressed images."""
     data: Uint8Array
     big_endian: bool = False
+    gpu: GpuFrame | None = None
+    """The same pixels where a GPU reads them, once camera/upload.py has put them there."""
 
 
 @dataclass(frozen=True, slots=True)
