@@ -23,7 +23,7 @@ FP8_MAX = 448.0
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """One product: ``input @ weight.T * scale * act + bias``."""
+    """One product: ``input @ weight.T * scale * act_scale + bias``."""
 
     name: str
     weight: Tensor
@@ -31,11 +31,11 @@ class Linear:
     bias: Tensor | None = None
     """[out]."""
     scale: Tensor | None = None
-    """What a stored FP8 weight is multiplied by: float32, one number or [out]."""
+    """What a stored product is multiplied by: float32, one number or [out]."""
     act: float = 1.0
-    """What a stored FP8 input is multiplied by."""
+    """An FP8 input is stored divided by this, its quantum."""
     act_scale: Tensor | None = None
-    """``act`` on the device, float32, one number."""
+    """The quantum on the device, float32; 1 where ``scale`` has it already."""
 
     @property
     def quantized(self) -> bool:

@@ -222,16 +222,16 @@ class TorchOps:
 
     def _product(self, a: Tensor, into: Linear) -> Tensor:
         out = a.float() @ into.weight.float().T
-        return out if into.scale is None else out * into.scale * into.act
+        if into.act_scale is not None:
+            out = out * into.act_scale
+        return out if into.scale is None else out * into.scale
 
     def _store(self, value: Tensor, into: Linear) -> Tensor:
         if into.quantized:
             return (value / into.act).clamp(-FP8_MAX, FP8_MAX).to(FP8)
         return value.to(into.weight.dtype)
 
-    def _attend(
-        self, q: Tensor, keys: Tensor, values: Tensor, count: int, into: Linear
-    ) -> Tensor:
+    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, count: int, into: Linear) -> Tensor:
         k, v = keys[None, :count].float(), values[None, :count].float()
         out = F.scaled_dot_product_attention(q[None].float(), k, v)[0]
         return self._store(out.reshape(-1, into.weight.shape[1]), into)

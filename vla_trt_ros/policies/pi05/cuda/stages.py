@@ -79,9 +79,7 @@ class Stages:
             out, gate_up, down = _rest(layer.out, layer.gate_up, layer.down)
             keys, values = b.keys[i], b.values[i]
             shift = tables.qkv_shift[step, i]
-            q = ops.heads(
-                stream, layer.qkv, shift, b.cos, b.sin, keys, values, b.valid, horizon
-            )
+            q = ops.heads(stream, layer.qkv, shift, b.cos, b.sin, keys, values, b.valid, horizon)
             a = ops.attend(q, keys, values, b.valid, horizon, out)
             stream = ops.add_product(stream, a, out, gate[2 * i], factor[2 * i + 1], gate_up)
             h = ops.gate_up(stream, gate_up, tables.gate_up_shift[step, i], down)

@@ -1,0 +1,257 @@
+"""The expert's products as weight streaming: all rows in one tile, weights read once.
+
+A kernel reads its weights into L2 before it waits for the kernel in front of it, so that memory
+is busy while that one ends. Inputs are not normalised: rows are scaled behind the product.
+"""
+
+import triton
+import triton.language as tl
+
+from vla_trt_ros.policies.pi05.cuda.kernels.common import (
+    EPS,
+    gelu_tanh,
+    stored,
+    touch,
+    wait_for_inputs,
+)
+
+
+@triton.jit
+def _row_scale(squares, PARTS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """1 / root mean square of the rows, [ROWS]."""
+    at = tl.arange(0, PARTS)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
+    return tl.rsqrt(tl.sum(tl.load(squares + at), 0) / WIDTH + EPS)
+
+
+@triton.jit
+def pair_product(
+    a,
+    w,
+    scale,
+    shift,
+    squares,
+    out,
+    keys,
+    values,
+    cos,
+    sin,
+    valid,
+    horizon,
+    inverse,
+    ROTARY: tl.constexpr,
+    FP8: tl.constexpr,
+    CHAIN: tl.constexpr,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+    COLS: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Norm and two products side by side: columns i and i + HALF of a head, rotated and stored as
+    query, key or value; or gate and up, joined by GeGLU.
+    """
+    pid = tl.program_id(0)
+    if ROTARY:
+        per_head: tl.constexpr = HALF // COLS
+        head = pid // per_head
+        inner = (pid % per_head) * COLS
+        first = head * 2 * HALF + inner
+        second = first + HALF
+    else:
+        first = pid * COLS
+        second = first + HIDDEN
+    rows = tl.arange(0, ROWS)
+    cols = tl.arange(0, COLS)
+    ks = tl.arange(0, BK)
+    LINES: tl.constexpr = K * w.dtype.element_ty.primitive_bitwidth // 1024
+    touch(w, first + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, CHAIN)
+    touch(w, second + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, CHAIN)
+    w0 = w + (first + cols)[None, :] * K + ks[:, None]
+    w1 = w + (second + cols)[None, :] * K + ks[:, None]
+    source = a + rows[:, None] * K + ks[None, :]
+    wait_for_inputs(CHAIN)
+    left = tl.zeros((ROWS, COLS), tl.float32)
+    right = tl.zeros((ROWS, COLS), tl.float32)
+    for k in tl.range(0, K, BK, num_stages=STAGES):
+        tile = tl.load(source + k)
+        left = tl.dot(tile, tl.load(w0 + k), left)
+        right = tl.dot(tile, tl.load(w1 + k), right)
+    row_scale = _row_scale(squares, PARTS, ROWS, K)[:, None]
+    left = left * row_scale * tl.load(scale + first + cols) + tl.load(shift + first + cols)
+    right = right * row_scale * tl.load(scale + second + cols) + tl.load(shift + second + cols)
+    if ROTARY:
+        start = tl.load(valid)
+        place = (start + rows)[:, None] * HALF + (inner + cols)[None, :]
+        if head <= HEADS:
+            c = tl.load(cos + place)
+            s = tl.load(sin + place)
+            turned = left * c - right * s
+            right = right * c + left * s
+            left = turned
+        dtype = out.dtype.element_ty
+        if head < HEADS:
+            target = out + (rows * HEADS + head)[:, None] * 2 * HALF + (inner + cols)[None, :]
+            tl.store(target, left.to(dtype))
+            tl.store(target + HALF, right.to(dtype))
+        else:
+            if head == HEADS:
+                cache = keys
+            else:
+                cache = values
+            target = cache + (start + rows)[:, None] * 2 * HALF + (inner + cols)[None, :]
+            tl.store(target, left.to(dtype), rows[:, None] < horizon)
+            tl.store(target + HALF, right.to(dtype), rows[:, None] < horizon)
+    else:
+        value = stored(gelu_tanh(left) * right, inverse, FP8)
+        target = out + rows[:, None] * HIDDEN + (first + cols)[None, :]
+        tl.store(target, value.to(out.dtype.element_ty))
+
+
+@triton.jit
+def _write_stream(
+    value,
+    x,
+    factor,
+    scaled,
+    squares,
+    inverse,
+    tile,
+    rows,
+    columns,
+    FP8: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    at = rows[:, None] * WIDTH + columns[None, :]
+    tl.store(x + at, value)
+    tl.store(squares + tile * ROWS + rows, tl.sum(value * value, 1))
+    ready = stored(value * tl.load(factor + columns)[None, :], inverse, FP8)
+    tl.store(scaled + at, ready.to(scaled.dtype.element_ty))
+
+
+@triton.jit
+def add_product(
+    a,
+    w,
+    scale,
+    gate,
+    factor,
+    x,
+    scaled,
+    squares,
+    scratch,
+    tickets,
+    inverse,
+    FP8: tl.constexpr,
+    CHAIN: tl.constexpr,
+    K: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    BK: tl.constexpr,
+    SPLIT: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """x += gate * product. SPLIT programs share a tile's K; the last to finish adds their parts
+    up, in order, so that the sum does not depend on who that was.
+    """
+    tile = tl.program_id(0)
+    part = tl.program_id(1)
+    PER: tl.constexpr = K // SPLIT
+    rows = tl.arange(0, ROWS)
+    columns = tile * COLS + tl.arange(0, COLS)
+    ks = tl.arange(0, BK)
+    BITS: tl.constexpr = w.dtype.element_ty.primitive_bitwidth
+    touch(w + part * PER, columns, K * BITS // 8, PER * BITS // 1024, CHAIN)
+    weight = w + columns[None, :] * K + part * PER + ks[:, None]
+    source = a + rows[:, None] * K + part * PER + ks[None, :]
+    wait_for_inputs(CHAIN)
+    acc = tl.zeros((ROWS, COLS), tl.float32)
+    for k in tl.range(0, PER, BK, num_stages=STAGES):
+        acc = tl.dot(tl.load(source + k), tl.load(weight + k), acc)
+    at = rows[:, None] * WIDTH + columns[None, :]
+    last = True
+    if SPLIT > 1:
+        tl.store(scratch + part * ROWS * WIDTH + at, acc)
+        tl.debug_barrier()
+        last = tl.atomic_add(tickets + tile, 1, sem='acq_rel') == SPLIT - 1
+    if last:
+        if SPLIT > 1:
+            acc = tl.zeros((ROWS, COLS), tl.float32)
+            for other in tl.static_range(SPLIT):
+                acc += tl.load(scratch + other * ROWS * WIDTH + at, cache_modifier='.cg')
+            tl.store(tickets + tile, 0)
+        gain = tl.load(gate + columns) * tl.load(scale + columns)
+        value = tl.load(x + at) + acc * gain[None, :]
+        _write_stream(
+            value, x, factor, scaled, squares, inverse, tile, rows, columns, FP8, ROWS, WIDTH
+        )
+
+
+@triton.jit
+def begin(
+    latent,
+    w,
+    bias,
+    factor,
+    x,
+    scaled,
+    squares,
+    inverse,
+    FP8: tl.constexpr,
+    CHAIN: tl.constexpr,
+    A: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """Latent [ROWS, A] -> stream; a program is COLS columns."""
+    tile = tl.program_id(0)
+    rows = tl.arange(0, ROWS)
+    columns = tile * COLS + tl.arange(0, COLS)
+    inner = tl.arange(0, A)
+    weight = tl.load(w + columns[None, :] * A + inner[:, None])
+    wait_for_inputs(CHAIN)
+    source = tl.load(latent + rows[:, None] * A + inner[None, :])
+    value = tl.dot(source, weight, input_precision='tf32x3') + tl.load(bias + columns)[None, :]
+    _write_stream(
+        value, x, factor, scaled, squares, inverse, tile, rows, columns, FP8, ROWS, WIDTH
+    )
+
+
+@triton.jit
+def euler(
+    scaled,
+    w,
+    shift,
+    squares,
+    latent,
+    target,
+    dt,
+    CHAIN: tl.constexpr,
+    K: tl.constexpr,
+    A: tl.constexpr,
+    ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+    BM: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """target = latent + dt * velocity; a program is BM rows."""
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    columns = tl.arange(0, A)
+    ks = tl.arange(0, BK)
+    wait_for_inputs(CHAIN)
+    acc = tl.zeros((BM, A), tl.float32)
+    for k in tl.range(0, K, BK, num_stages=STAGES):
+        tile = tl.load(scaled + rows[:, None] * K + k + ks[None, :])
+        acc = tl.dot(tile, tl.load(w + columns[None, :] * K + k + ks[:, None]), acc)
+    at = tl.arange(0, PARTS)[:, None] * ROWS + rows[None, :]
+    row_scale = tl.rsqrt(tl.sum(tl.load(squares + at), 0) / K + EPS)
+    velocity = acc * row_scale[:, None] + tl.load(shift + columns)[None, :]
+    place = rows[:, None] * A + columns[None, :]
+    tl.store(target + place, tl.load(latent + place) + dt * velocity)

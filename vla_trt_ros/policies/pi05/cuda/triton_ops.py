@@ -1,0 +1,401 @@
+"""operations.Ops with Triton kernels, library GEMMs and library attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vla_trt_ros.policies.pi05.cuda.fold import FP8, Linear
+from vla_trt_ros.policies.pi05.cuda.kernels import attention, decode, rows
+from vla_trt_ros.policies.pi05.cuda.operations import Stream
+from vla_trt_ros.policies.pi05.cuda.tuning import Tile, Tuning
+
+_VISION_ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+class TritonOps:
+    """The fast operations. Decode results live in fixed buffers until the next call."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.tuning = tuning
+        self._kept: dict[tuple[Any, ...], Tensor] = {}
+
+    def linear(self, a: Tensor, into: Linear) -> Tensor:
+        if into.quantized:
+            return torch._scaled_mm(
+                a,
+                into.weight.t(),
+                scale_a=into.act_scale,
+                scale_b=into.scale,
+                bias=into.bias,
+                out_dtype=torch.bfloat16,
+                use_fast_accum=True,
+            )
+        if into.bias is None:
+            return torch.mm(a, into.weight.t())
+        return torch.addmm(into.bias, a, into.weight.t())
+
+    def add_norm(self, x: Tensor, y: Tensor | None, into: Linear, centre: bool) -> Tensor:
+        count, width = x.shape
+        out = torch.empty_like(x, dtype=into.weight.dtype)
+        block = triton.next_power_of_2(width)
+        rows.add_norm[(count,)](
+            x,
+            x if y is None else y,
+            out,
+            1.0 / into.act,
+            width,
+            ADD=y is not None,
+            CENTRE=centre,
+            FP8=into.quantized,
+            BLOCK=block,
+            num_warps=4,
+        )
+        return out
+
+    def gelu(self, h: Tensor, into: Linear) -> Tensor:
+        out = torch.empty_like(h, dtype=into.weight.dtype)
+        block, count = 2048, h.numel()
+        rows.gelu[(triton.cdiv(count, block),)](
+            h, out, 1.0 / into.act, count, FP8=into.quantized, BLOCK=block, num_warps=4
+        )
+        return out
+
+    def geglu(self, h: Tensor, into: Linear) -> Tensor:
+        width = h.shape[1] // 2
+        out = torch.empty(h.shape[0], width, dtype=into.weight.dtype, device=h.device)
+        block = min(4096, triton.next_power_of_2(width))
+        rows.geglu[(h.shape[0], triton.cdiv(width, block))](
+            h, out, 1.0 / into.act, width, FP8=into.quantized, BLOCK=block, num_warps=8
+        )
+        return out
+
+    def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
+        parts = qkv.view(views, -1, 3, heads, qkv.shape[1] // (3 * heads))
+        q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
+        with sdpa_kernel(_VISION_ATTENTION, set_priority=True):
+            out = F.scaled_dot_product_attention(q, k, v)
+        merged = out.transpose(1, 2).reshape(qkv.shape[0], -1)
+        return self._quantized(merged, into) if into.quantized else merged
+
+    def rotate_store(
+        self, qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor | None:
+        count, dim = qkv.shape[0], keys.shape[1]
+        heads = qkv.shape[1] // dim - 2
+        q = qkv.new_empty(max(1, count * heads), dim)
+        rows.rotate_store[(count,)](
+            qkv,
+            q,
+            keys,
+            values,
+            cos,
+            sin,
+            HEADS=heads,
+            HALF=dim // 2,
+            BLOCK=triton.next_power_of_2(heads + 2),
+            num_warps=4,
+        )
+        return q if heads else None
+
+    def prefix_attention(
+        self, q: Tensor, keys: Tensor, values: Tensor, valid: Tensor, into: Linear
+    ) -> Tensor:
+        count, dim = q.shape
+        width = into.weight.shape[1]
+        out = torch.empty(count * dim // width, width, dtype=into.weight.dtype, device=q.device)
+        block, keys_block, warps, stages = self.tuning.prefix
+        attention.prefix_attention[(triton.cdiv(count, block),)](
+            q,
+            keys,
+            values,
+            out,
+            valid,
+            1.0 / into.act,
+            math.log2(math.e) / math.sqrt(dim),
+            count,
+            FP8=into.quantized,
+            D=dim,
+            BM=block,
+            BN=keys_block,
+            STAGES=stages,
+            num_warps=warps,
+        )
+        return out
+
+    def begin(self, latent: Tensor, action_in: Linear, factor: Tensor, into: Linear) -> Stream:
+        assert action_in.bias is not None
+        width, columns = action_in.weight.shape
+        cols = self.tuning.out.cols
+        stream = self._stream('begin', latent.shape[0], width, cols, into)
+        decode.begin[(width // cols,)](
+            latent,
+            action_in.weight,
+            action_in.bias,
+            factor,
+            stream.x,
+            stream.scaled,
+            stream.squares,
+            1.0 / into.act,
+            FP8=into.quantized,
+            CHAIN=self.tuning.chain,
+            A=columns,
+            WIDTH=width,
+            ROWS=latent.shape[0],
+            COLS=cols,
+            **self._launch(),
+        )
+        return stream
+
+    def heads(
+        self,
+        stream: Stream,
+        qkv: Linear,
+        shift: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor,
+        horizon: int,
+    ) -> Tensor:
+        count, dim = stream.x.shape[0], keys.shape[1]
+        heads = qkv.weight.shape[0] // dim - 2
+        q = self._keep('q', (count * heads, dim), keys.dtype, keys)
+        tile = self.tuning.qkv
+        self._pair(
+            stream,
+            qkv,
+            shift,
+            q,
+            tile,
+            (heads + 2) * (dim // 2 // tile.cols),
+            keys=keys,
+            values=values,
+            cos=cos,
+            sin=sin,
+            valid=valid,
+            horizon=horizon,
+            inverse=1.0,
+            ROTARY=True,
+            FP8=False,
+            HEADS=heads,
+            HALF=dim // 2,
+            HIDDEN=0,
+        )
+        return q
+
+    def attend(
+        self,
+        q: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        valid: Tensor,
+        horizon: int,
+        into: Linear,
+    ) -> Tensor:
+        tile, (padded, dim) = self.tuning.attend, q.shape
+        width = into.weight.shape[1]
+        out = self._keep('attended', (padded * dim // width, width), into.weight.dtype, q)
+        count = horizon * width // dim
+        partial = self._keep('partial', (tile.split, count, dim), q.dtype, q)
+        weights = self._keep('weights', (tile.split, count), torch.float32, q)
+        attention.split_attention[(triton.cdiv(count, tile.cols), tile.split)](
+            q,
+            keys,
+            values,
+            partial,
+            weights,
+            valid,
+            horizon,
+            math.log2(math.e) / math.sqrt(dim),
+            count,
+            CHAIN=self.tuning.chain,
+            D=dim,
+            BM=tile.cols,
+            BN=tile.depth,
+            SPLITS=tile.split,
+            STAGES=tile.stages,
+            num_warps=tile.warps,
+            **self._launch(),
+        )
+        attention.merge_parts[(triton.cdiv(count, self.tuning.merge_rows),)](
+            partial,
+            weights,
+            out,
+            1.0 / into.act,
+            count,
+            FP8=into.quantized,
+            CHAIN=self.tuning.chain,
+            D=dim,
+            BM=self.tuning.merge_rows,
+            SPLITS=tile.split,
+            num_warps=4,
+            **self._launch(),
+        )
+        return out
+
+    def add_product(
+        self,
+        stream: Stream,
+        a: Tensor,
+        product: Linear,
+        gate: Tensor,
+        factor: Tensor,
+        into: Linear,
+    ) -> Stream:
+        width, inner = product.weight.shape
+        tile = self.tuning.down if product.name.endswith('down') else self.tuning.out
+        count = stream.x.shape[0]
+        after = self._stream('add', count, width, tile.cols, into)
+        scratch = self._keep('scratch', (tile.split, count, width), torch.float32, a)
+        tickets = self._keep('tickets', (width // tile.cols,), torch.int32, a)
+        assert product.scale is not None
+        decode.add_product[(width // tile.cols, tile.split)](
+            a,
+            product.weight,
+            product.scale,
+            gate,
+            factor,
+            stream.x,
+            after.scaled,
+            after.squares,
+            scratch,
+            tickets,
+            1.0 / into.act,
+            FP8=into.quantized,
+            K=inner,
+            WIDTH=width,
+            ROWS=count,
+            SPLIT=tile.split,
+            **self._tile(tile),
+        )
+        return Stream(stream.x, after.scaled, after.squares)
+
+    def gate_up(self, stream: Stream, product: Linear, shift: Tensor, into: Linear) -> Tensor:
+        count, hidden = stream.x.shape[0], product.weight.shape[0] // 2
+        out = self._keep('hidden', (count, hidden), into.weight.dtype, stream.x)
+        tile = self.tuning.gate_up
+        self._pair(
+            stream,
+            product,
+            shift,
+            out,
+            tile,
+            hidden // tile.cols,
+            keys=out,
+            values=out,
+            cos=shift,
+            sin=shift,
+            valid=stream.squares,
+            horizon=0,
+            inverse=1.0 / into.act,
+            ROTARY=False,
+            FP8=into.quantized,
+            HEADS=0,
+            HALF=0,
+            HIDDEN=hidden,
+        )
+        return out
+
+    def euler(
+        self,
+        stream: Stream,
+        action_out: Linear,
+        shift: Tensor,
+        dt: float,
+        latent: Tensor,
+        target: Tensor,
+    ) -> None:
+        columns, inner = action_out.weight.shape
+        count, block = latent.shape[0], 16
+        decode.euler[(count // block,)](
+            stream.scaled,
+            action_out.weight,
+            shift,
+            stream.squares,
+            latent,
+            target,
+            dt,
+            CHAIN=self.tuning.chain,
+            K=inner,
+            A=columns,
+            ROWS=count,
+            PARTS=stream.squares.shape[0],
+            BM=block,
+            BK=min(256, inner),
+            STAGES=3,
+            num_warps=4,
+            **self._launch(),
+        )
+
+    def _pair(
+        self,
+        stream: Stream,
+        product: Linear,
+        shift: Tensor,
+        out: Tensor,
+        tile: Tile,
+        programs: int,
+        **rest: Any,
+    ) -> None:
+        assert product.scale is not None
+        decode.pair_product[(programs,)](
+            stream.scaled,
+            product.weight,
+            product.scale,
+            shift,
+            stream.squares,
+            out,
+            K=product.weight.shape[1],
+            ROWS=stream.x.shape[0],
+            PARTS=stream.squares.shape[0],
+            **rest,
+            **self._tile(tile),
+        )
+
+    def _quantized(self, a: Tensor, into: Linear) -> Tensor:
+        out = torch.empty_like(a, dtype=FP8)
+        block, count = 2048, a.numel()
+        rows.quantize[(triton.cdiv(count, block),)](
+            a, out, 1.0 / into.act, count, BLOCK=block, num_warps=4
+        )
+        return out
+
+    def _stream(self, name: str, count: int, width: int, cols: int, into: Linear) -> Stream:
+        like = into.weight
+        return Stream(
+            self._keep('x', (count, width), torch.float32, like),
+            self._keep('scaled', (count, width), into.weight.dtype, like),
+            self._keep(f'{name} squares', (width // cols, count), torch.float32, like),
+        )
+
+    def _keep(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> Tensor:
+        key = (name, shape, dtype)
+        if key not in self._kept:
+            self._kept[key] = torch.zeros(shape, dtype=dtype, device=like.device)
+        return self._kept[key]
+
+    def _tile(self, tile: Tile) -> dict[str, Any]:
+        return {
+            'COLS': tile.cols,
+            'BK': tile.depth,
+            'STAGES': tile.stages,
+            'CHAIN': self.tuning.chain,
+            'num_warps': tile.warps,
+            **self._launch(),
+        }
+
+    def _launch(self) -> dict[str, Any]:
+        return {'launch_pdl': True} if self.tuning.chain else {}
