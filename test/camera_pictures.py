@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.camera.encodings import ENCODINGS
 from vla_trt_ros.datatypes import NS, CameraFrame
+from vla_trt_ros.preprocess.cuda.filters import resize_levels
+from vla_trt_ros.preprocess.levels import level_words
 
 
 def picture(height, width, channels, *, noise=False):
@@ -29,3 +32,13 @@ def raw_frame(encoding, height, width, *, pad=0, offset=0, noise=False, stamp_ns
     data = memory[offset : offset + rows.size - pad]
     step = width * channels + pad
     return CameraFrame(stamp_ns, stamp_ns, 'camera', encoding, height, width, step, data)
+
+
+def planes(rgb, dtype='float32'):
+    """Words [3, H, W] of uint8 [H, W, 3]."""
+    return level_words(dtype)[rgb].transpose(2, 0, 1)
+
+
+def expected(frame, height, width, dtype='float32'):
+    """Words [3, height, width] that the kernel makes of ``frame``, by NumPy and OpenCV."""
+    return planes(resize_levels(to_rgb(frame), height, width), dtype)

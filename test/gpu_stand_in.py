@@ -4,7 +4,7 @@
 captured stream records what is queued on it, and a graph plays it back. Everything else runs when
 it is queued: `LazyCuda` is the GPU that runs as late as it may.
 """
-# ruff: noqa: N802  the names are cuda-python's
+# ruff: noqa: N802, N815  the names are cuda-python's
 
 import ctypes
 import itertools

@@ -181,6 +181,11 @@ class PolicyResult:
     actions: Float32Array
     times: StageTimes
     prompt_tokens: int = 0
+    uploads: int = 0
+    """Host-to-device copies of this inference, those of its frames among them, and their bytes."""
+    upload_bytes: int = 0
+    device_memory_mib: float = 0.0
+    """GPU memory in use; 0 without a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,9 @@ class ChunkTiming:
     inference_ms: float
     deadline_ms: float
     consumed_steps: int = 0
+    uploads: int = 0
+    upload_bytes: int = 0
+    device_memory_mib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 `module()` is a TensorRT whose engines add up their inputs, on the GPU of gpu_stand_in.py. None of
 it shows that a real engine runs.
 """
-# ruff: noqa: N815  the names are TensorRT's
 
 import ctypes
 import json

@@ -55,7 +55,7 @@ def compile_source(text: str, name: str, target: str) -> bytes:
             from cuda.core.experimental import Program, ProgramOptions
         except ImportError as error:
             raise BackendError(
-                f"{name}: compiling needs cuda-core ({error}): pip install 'vla_trt_ros[tensorrt]'."
+                f"{name} is compiled by cuda-core ({error}): pip install 'vla_trt_ros[tensorrt]'."
             ) from error
     options = ProgramOptions(name=name, arch=target, std=STANDARD)
     try:

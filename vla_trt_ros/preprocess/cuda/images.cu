@@ -1,8 +1,8 @@
 // Camera images as they arrived -> the network's input, all views in one launch.
 //
-// One thread makes one pixel of the output: it decodes the encoding, filters rows and columns as
-// Pillow does (8-bit levels between the two passes, weights of 22 bits), and looks the three levels
-// up in a table, which holds scale and dtype. No header and no half type: this file compiles for
+// One thread makes one pixel of the output: it decodes the encoding, filters along rows, then along
+// columns, as Pillow does (8-bit levels between the two, weights of 22 bits), and looks the three
+// levels up in a table, which holds scale and dtype. No header and no half type: this file compiles for
 // every GPU by NVRTC, and as C++ for a processor in the tests.
 
 namespace {

@@ -2,8 +2,7 @@
 
 Every encoding, resize with pad, scaling and layout happen in that kernel; it reads the frames
 where camera/upload.py put them and writes where the engine reads. Levels are those of
-`camera/decode.to_rgb` and `preprocess/resize.resize_with_pad`: equal where the tests compare them,
-and never more than 1 of 255 apart.
+`camera/decode.to_rgb` and `filters.resize_levels`, so at most 1 of 255 from the CPU path's.
 """
 
 from __future__ import annotations
