@@ -81,7 +81,8 @@ class Cuda:
         return (OK,)
 
     def cudaStreamSynchronize(self, handle):
-        self.log.append('wait')
+        if handle:  # not the default stream, which only clears memory
+            self.log.append('wait')
         return (OK,)
 
     def cudaMalloc(self, count):

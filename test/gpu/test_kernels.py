@@ -1,8 +1,11 @@
 """Our kernels compile for every GPU that we name, once, and say why where they do not."""
+# ruff: noqa: N802  the names are cuda-python's
 
+import ctypes
 import sys
 
 import pytest
+from gpu_stand_in import Cuda
 
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import kernels
@@ -115,6 +118,58 @@ def test_nvrtc_is_missing(monkeypatch):
     monkeypatch.setattr(core, 'Program', Program)
     with pytest.raises(BackendError, match='NVRTC is missing: install the CUDA toolkit, or pip'):
         kernels.compile_source(TINY, 'tiny.cu', 'sm_90')
+
+
+class Driver:
+    """cuda.bindings.driver, as far as a kernel needs it: what it was launched with."""
+
+    def __init__(self):
+        self.launches = []
+
+    def cuCtxGetCurrent(self):
+        return 0, 'context'
+
+    def cuCtxSetCurrent(self, context):
+        assert context == 'context'
+        return (0,)
+
+    def cuModuleLoadData(self, code):
+        return 0, code
+
+    def cuModuleGetFunction(self, module, name):
+        return (0, (module, name)) if name != b'nothing' else (500, None)
+
+    def cuLaunchKernel(self, function, *rest):
+        *shape, shared, stream, parameters, extra = rest
+        assert (shared, extra) == (0, 0)
+        addresses = (ctypes.c_void_p * 2).from_address(parameters)
+        values = (
+            ctypes.c_int.from_address(addresses[0]).value,
+            ctypes.c_void_p.from_address(addresses[1]).value,
+        )
+        self.launches.append((function, shape, stream, values))
+        return (0,)
+
+
+@pytest.fixture
+def gpu(monkeypatch, compiled):
+    made = Driver()
+    monkeypatch.setattr(kernels, 'driver', lambda: made)
+    monkeypatch.setattr(kernels, 'runtime', Cuda)
+    monkeypatch.setattr(kernels, 'device_target', lambda: 'sm_90')
+    return made
+
+
+def test_a_launch_hands_over_the_address_of_each_argument(gpu):
+    kernel = kernels.Kernel(SOURCE, 'write_images_32')
+    kernel.launch((3, 2, 1), (32, 4, 1), (ctypes.c_int(7), ctypes.c_void_p(4096)), 11)
+    function = (b'code 1', b'write_images_32')
+    assert gpu.launches == [(function, [3, 2, 1, 32, 4, 1], 11, (7, 4096))]
+
+
+def test_a_kernel_that_is_not_in_the_file(gpu):
+    with pytest.raises(BackendError, match='finding nothing in images.cu: CUDA says 500'):
+        kernels.Kernel(SOURCE, 'nothing')
 
 
 def test_no_gpu_for_a_kernel():

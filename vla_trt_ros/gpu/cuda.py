@@ -161,6 +161,8 @@ class DeviceBuffer:
         self.address, self.nbytes = int(made), nbytes
         self._finalizer = weakref.finalize(self, cudart.cudaFree, self.address)
         check(cudart.cudaMemset(self.address, 0, max(nbytes, 1)), 'clearing GPU memory')
+        # Our streams do not wait for the default one: zeros must not land on what they copy.
+        check(cudart.cudaStreamSynchronize(0), 'clearing GPU memory')
 
     def close(self) -> None:
         """Free it; a second call does nothing."""

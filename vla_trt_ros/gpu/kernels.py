@@ -12,7 +12,6 @@ import ctypes
 import hashlib
 import os
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from vla_trt_ros.gpu.cuda import check, device_target, driver, runtime
 
 STANDARD = 'c++17'
 _DIGEST = hashlib.sha256().digest_size
-_thread = threading.local()
 
 
 def cubin(source: Path, target: str) -> bytes:
@@ -95,9 +93,10 @@ class Kernel:
     """The function ``name`` of the .cu file ``source``, for this machine's GPU."""
 
     def __init__(self, source: Path, name: str) -> None:
-        _use_gpu()
+        check(runtime().cudaFree(0), 'starting the GPU')
         code = cubin(source, device_target())
         cu = driver()
+        self._context = check(cu.cuCtxGetCurrent(), 'asking for the GPU context')
         self.name = name
         self._module = check(cu.cuModuleLoadData(code), f'loading {source.name}')
         self._function = check(
@@ -112,18 +111,13 @@ class Kernel:
         stream: int,
     ) -> None:
         """Queue it on ``stream``; ``arguments`` are ctypes values, copied before this returns."""
-        _use_gpu()
+        cu = driver()
+        # The driver, unlike the runtime, wants to be told in each thread.
+        check(cu.cuCtxSetCurrent(self._context), 'using the GPU')
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         check(
-            driver().cuLaunchKernel(
+            cu.cuLaunchKernel(
                 self._function, *grid, *block, 0, stream, ctypes.addressof(addresses), 0
             ),
             f'launching {self.name}',
         )
-
-
-def _use_gpu() -> None:
-    """The driver wants a context in each thread; the runtime's first call makes it current."""
-    if not getattr(_thread, 'ready', False):
-        check(runtime().cudaFree(0), 'starting the GPU')
-        _thread.ready = True
