@@ -93,7 +93,7 @@ def milliseconds(graph, count, warm_up=20):
 def check_kernels(weights, tiles):
     """Relative error of each fused operation against plain PyTorch, printed."""
     torch.manual_seed(0)
-    fast, plain = TritonOps(tiles), TorchOps()
+    fast, plain = TritonOps(tiles, weights.config.horizon), TorchOps()
     layer, vision, expert = weights.prefix[1], weights.vision[1], weights.expert[1]
 
     def show(name, a, b, into=None):
@@ -156,7 +156,7 @@ def measure(weights, tables, tiles, shape, judged, precision, replays):
     """Records of one shape and precision, one per step count."""
     views, bucket, horizon = shape
     weights = replace(weights, config=replace(weights.config, horizon=horizon))
-    stages = Stages(weights, make_buffers(weights, views, bucket, max(STEPS)), TritonOps(tiles))
+    stages = Stages(weights, make_buffers(weights, views, bucket, max(STEPS)), TritonOps(tiles, horizon))
     graphs = Graphs(stages, tables)
     begin = time.monotonic()
     graphs.capture_all((bucket,))
@@ -290,7 +290,7 @@ def run(args):
         config = replace(weights.config, horizon=horizon)
         shaped = replace(weights, config=config)
         buffers = make_buffers(shaped, views, bucket, max(STEPS))
-        stages = Stages(shaped, buffers, RangeOps(TritonOps(tuning.BF16), ranges))
+        stages = Stages(shaped, buffers, RangeOps(TritonOps(tuning.BF16, horizon), ranges))
         for observation, _ in judged[shape][:CALIBRATE]:
             fill(buffers, observation)
             stages.vision()

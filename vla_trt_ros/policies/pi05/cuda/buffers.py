@@ -13,8 +13,12 @@ from vla_trt_ros.policies.pi05.spec import Pi05Config
 
 
 def padded_rows(horizon: int) -> int:
-    """Rows that the decode kernels compute: the horizon, up to a power of two from 16."""
-    return max(16, 1 << (horizon - 1).bit_length())
+    """Rows that the decode kernels compute: the horizon, up to a power of two from 64.
+
+    Hopper's matrix instructions take 64 rows; those beyond the horizon are neither read nor
+    written.
+    """
+    return max(64, 1 << (horizon - 1).bit_length())
 
 
 def prefix_rows(config: Pi05Config, views: int, bucket: int) -> int:
@@ -40,9 +44,9 @@ class Buffers:
     hidden: Tensor
     """[prefix rows, prefix width]: the prefix's residual stream."""
     keys: Tensor
-    """[L, prefix rows + rows, D], rotated. The suffix stands behind the last valid token."""
+    """[L, most valid tokens + rows, D], rotated. The suffix stands behind the last valid token."""
     values: Tensor
-    """[L, prefix rows + rows, D]."""
+    """[L, most valid tokens + rows, D]."""
     cos: Tensor
     """float32 [positions, D / 2]."""
     sin: Tensor
@@ -60,8 +64,10 @@ def make_buffers(weights: FastWeights, views: int, bucket: int, max_steps: int) 
     device = weights.embedding.device
     tokens = prefix_rows(config, views, bucket)
     rows = padded_rows(config.horizon)
-    cos, sin = rope_tables(config, tokens + rows)
-    cache = (config.depth, tokens + rows, config.prefix.head_dim)
+    # Padding is shorter than the suffix's rows, so that the padded prefix fits too.
+    positions = views * config.tokens_per_view + bucket + rows
+    cos, sin = rope_tables(config, positions)
+    cache = (config.depth, positions, config.prefix.head_dim)
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(*shape, dtype=dtype, device=device)

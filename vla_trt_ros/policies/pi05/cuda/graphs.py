@@ -25,6 +25,7 @@ class Graphs:
         self.stages, self.tables = stages, dict(tables)
         self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        self._captured: list[torch.cuda.CUDAGraph] = []  # the pool lives while one of them does
 
     def capture_all(self, buckets: tuple[int, ...]) -> None:
         """A graph for every bucket and every number of steps that has tables."""
@@ -61,4 +62,5 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(graph, pool=self._pool):
             work()
+        self._captured.append(graph)
         return graph

@@ -27,8 +27,8 @@ _VISION_ATTENTION = [
 class TritonOps:
     """The fast operations. Decode results live in fixed buffers until the next call."""
 
-    def __init__(self, tuning: Tuning) -> None:
-        self.tuning = tuning
+    def __init__(self, tuning: Tuning, horizon: int) -> None:
+        self.tuning, self.horizon = tuning, horizon
         self._kept: dict[tuple[Any, ...], Tensor] = {}
 
     def linear(self, a: Tensor, into: Linear) -> Tensor:
@@ -149,9 +149,9 @@ class TritonOps:
             stream.squares,
             1.0 / into.act,
             FP8=into.quantized,
-            CHAIN=self.tuning.chain,
             A=columns,
             WIDTH=width,
+            LIVE=self.horizon,
             ROWS=latent.shape[0],
             COLS=cols,
             **self._launch(),
@@ -186,8 +186,8 @@ class TritonOps:
             cos=cos,
             sin=sin,
             valid=valid,
-            horizon=horizon,
             inverse=1.0,
+            LIVE=horizon,
             ROTARY=True,
             FP8=False,
             HEADS=heads,
@@ -209,9 +209,10 @@ class TritonOps:
         width = into.weight.shape[1]
         out = self._keep('attended', (padded * dim // width, width), into.weight.dtype, q)
         count = horizon * width // dim
-        partial = self._keep('partial', (tile.split, count, dim), q.dtype, q)
-        weights = self._keep('weights', (tile.split, count), torch.float32, q)
-        attention.split_attention[(triton.cdiv(count, tile.cols), tile.split)](
+        parts = triton.cdiv(keys.shape[0] - padded * dim // width, tile.depth) + 1
+        partial = self._keep('partial', (parts, count, dim), q.dtype, q)
+        weights = self._keep('weights', (parts, count), torch.float32, q)
+        attention.split_attention[(triton.cdiv(count, tile.cols), parts)](
             q,
             keys,
             values,
@@ -221,12 +222,10 @@ class TritonOps:
             horizon,
             math.log2(math.e) / math.sqrt(dim),
             count,
-            CHAIN=self.tuning.chain,
             D=dim,
             BM=tile.cols,
             BN=tile.depth,
-            SPLITS=tile.split,
-            STAGES=tile.stages,
+            SPLITS=parts,
             num_warps=tile.warps,
             **self._launch(),
         )
@@ -237,11 +236,10 @@ class TritonOps:
             1.0 / into.act,
             count,
             FP8=into.quantized,
-            CHAIN=self.tuning.chain,
             D=dim,
             BM=self.tuning.merge_rows,
-            SPLITS=tile.split,
-            num_warps=4,
+            SPLITS=parts,
+            num_warps=self.tuning.merge_rows,
             **self._launch(),
         )
         return out
@@ -277,6 +275,7 @@ class TritonOps:
             FP8=into.quantized,
             K=inner,
             WIDTH=width,
+            LIVE=self.horizon,
             ROWS=count,
             SPLIT=tile.split,
             **self._tile(tile),
@@ -299,8 +298,8 @@ class TritonOps:
             cos=shift,
             sin=shift,
             valid=stream.squares,
-            horizon=0,
             inverse=1.0 / into.act,
+            LIVE=self.horizon,
             ROTARY=False,
             FP8=into.quantized,
             HEADS=0,
@@ -320,7 +319,7 @@ class TritonOps:
     ) -> None:
         columns, inner = action_out.weight.shape
         count, block = latent.shape[0], 16
-        decode.euler[(count // block,)](
+        decode.euler[(triton.cdiv(self.horizon, block),)](
             stream.scaled,
             action_out.weight,
             shift,
@@ -328,7 +327,6 @@ class TritonOps:
             latent,
             target,
             dt,
-            CHAIN=self.tuning.chain,
             K=inner,
             A=columns,
             ROWS=count,
@@ -392,10 +390,15 @@ class TritonOps:
             'COLS': tile.cols,
             'BK': tile.depth,
             'STAGES': tile.stages,
-            'CHAIN': self.tuning.chain,
             'num_warps': tile.warps,
             **self._launch(),
         }
 
     def _launch(self) -> dict[str, Any]:
-        return {'launch_pdl': True} if self.tuning.chain else {}
+        tuning = self.tuning
+        return {
+            'CHAIN': tuning.chain,
+            'TOUCH': tuning.chain and tuning.touch,
+            'LATE': tuning.late,
+            **({'launch_pdl': True} if tuning.chain else {}),
+        }

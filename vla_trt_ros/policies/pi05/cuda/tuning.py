@@ -28,25 +28,31 @@ class Tuning:
     gate_up: Tile
     down: Tile
     attend: Tile
-    """cols: query rows, depth: keys of a block, split: parts of the keys."""
+    """cols: query rows, depth: keys, at least the horizon."""
     merge_rows: int = 4
-    prefix: tuple[int, int, int, int] = (64, 64, 4, 2)
+    prefix: tuple[int, int, int, int] = (64, 32, 4, 3)
     """Prefix attention: query rows, keys of a block, warps, stages."""
     chain: bool = True
-    """Programmatic dependent launch, and weights read ahead into L2 (compute capability 9.0)."""
+    """Programmatic dependent launch (compute capability 9.0)."""
+    touch: bool = True
+    """Weights are read ahead into L2 before a kernel waits for the one in front of it."""
+    late: bool = False
+    """The next kernel is let go behind the product instead of in front of it."""
 
 
 BF16 = Tuning(
     qkv=Tile(16, 128),
     out=Tile(32, 128, split=4),
     gate_up=Tile(32, 128),
-    down=Tile(32, 128, split=4),
-    attend=Tile(64, 64, split=16, stages=1),
+    down=Tile(32, 128, split=4, stages=4),
+    attend=Tile(64, 64, warps=8),
+    touch=False,
+    late=True,
 )
 FP8 = Tuning(
-    qkv=Tile(16, 256),
-    out=Tile(32, 256, split=4),
-    gate_up=Tile(32, 256),
-    down=Tile(32, 256, split=4),
-    attend=Tile(64, 64, split=16, stages=1),
+    qkv=Tile(16, 1024, warps=8),
+    out=Tile(32, 512, split=4, warps=8),
+    gate_up=Tile(32, 1024, warps=8),
+    down=Tile(32, 1024, split=4, warps=8),
+    attend=Tile(64, 64, warps=8),
 )

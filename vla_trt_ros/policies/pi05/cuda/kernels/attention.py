@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from vla_trt_ros.policies.pi05.cuda.kernels.common import stored, wait_for_inputs
+from vla_trt_ros.policies.pi05.cuda.kernels.common import let_next_start, stored, wait_for_inputs
 
 
 @triton.jit
@@ -77,40 +77,49 @@ def split_attention(
     scale,
     count,
     CHAIN: tl.constexpr,
+    TOUCH: tl.constexpr,
+    LATE: tl.constexpr,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     SPLITS: tl.constexpr,
-    STAGES: tl.constexpr,
 ):
-    """Rows [count, D] to one part of the keys: partial [SPLITS, count, D] normalised within the
-    part, and log2 of the part's weight [SPLITS, count].
+    """Rows [count, D] to one part of the keys, BN of them: partial [SPLITS, count, D] normalised
+    within the part, and log2 of the part's weight [SPLITS, count].
+
+    The last part is the suffix, which the kernel in front writes; the prefix's keys and values
+    are there already and are read before it ends.
     """
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     part = tl.program_id(1)
     d = tl.arange(0, D)
     at = rows[:, None] * D + d[None, :]
+    prefix = tl.load(valid)
+    key = part * BN + tl.arange(0, BN)
+    end = prefix
+    if part == SPLITS - 1:
+        key = prefix + tl.arange(0, BN)
+        end = prefix + horizon
+        wait_for_inputs(CHAIN)
+    there = key[:, None] < end
+    k = tl.load(keys + key[:, None] * D + d[None, :], there, 0.0)
+    v = tl.load(values + key[:, None] * D + d[None, :], there, 0.0)
     wait_for_inputs(CHAIN)
-    end = tl.load(valid) + horizon
-    length = tl.cdiv(tl.cdiv(end, SPLITS), BN) * BN
+    if not LATE:
+        let_next_start(CHAIN)
     query = tl.load(q + at, rows[:, None] < count, 0.0)
-    acc, weight, top = _over_keys(
-        query,
-        keys,
-        values,
-        part * length,
-        tl.minimum(part * length + length, end),
-        scale,
-        D,
-        BM,
-        BN,
-        STAGES,
-    )
-    some = tl.maximum(weight, 1.0e-30)
-    value = acc / some[:, None]
+    logits = tl.dot(query, tl.trans(k)) * scale
+    logits = tl.where(key[None, :] < end, logits, -1.0e30)
+    top = tl.max(logits, 1)
+    p = tl.exp2(logits - top[:, None])
+    weight = tl.sum(p, 1)
+    acc = tl.dot(p.to(v.dtype), v)
+    if LATE:
+        let_next_start(CHAIN)
+    value = acc / weight[:, None]
     target = partial + part * count * D + at
     tl.store(target, value.to(partial.dtype.element_ty), rows[:, None] < count)
-    tl.store(weights + part * count + rows, top + tl.log2(some), rows < count)
+    tl.store(weights + part * count + rows, top + tl.log2(weight), rows < count)
 
 
 @triton.jit
@@ -122,21 +131,28 @@ def merge_parts(
     count,
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
+    TOUCH: tl.constexpr,
+    LATE: tl.constexpr,
     D: tl.constexpr,
     BM: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
     """The parts of `split_attention` -> [count, D]."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
-    parts = tl.arange(0, SPLITS)
     d = tl.arange(0, D)
     inside = rows < count
+    at = rows[:, None] * D + d[None, :]
     wait_for_inputs(CHAIN)
-    lse = tl.load(weights + parts[:, None] * count + rows[None, :], inside[None, :], 0.0)
-    share = tl.exp2(lse - tl.max(lse, 0)[None, :])
-    share = share / tl.sum(share, 0)[None, :]
-    at = (parts[:, None, None] * count + rows[None, :, None]) * D + d[None, None, :]
-    value = tl.load(partial + at, inside[None, :, None], 0.0).to(tl.float32)
-    value = stored(tl.sum(value * share[:, :, None], 0), inverse, FP8)
-    target = out + rows[:, None] * D + d[None, :]
-    tl.store(target, value.to(out.dtype.element_ty), inside[:, None])
+    let_next_start(CHAIN)
+    top = tl.full((BM,), -1.0e30, tl.float32)
+    for part in tl.static_range(SPLITS):
+        top = tl.maximum(top, tl.load(weights + part * count + rows, inside, 0.0))
+    total = tl.zeros((BM,), tl.float32)
+    value = tl.zeros((BM, D), tl.float32)
+    for part in tl.static_range(SPLITS):
+        share = tl.exp2(tl.load(weights + part * count + rows, inside, 0.0) - top)
+        piece = tl.load(partial + part * count * D + at, inside[:, None], 0.0).to(tl.float32)
+        value += piece * share[:, None]
+        total += share
+    value = stored(value / total[:, None], inverse, FP8)
+    tl.store(out + at, value.to(out.dtype.element_ty), inside[:, None])

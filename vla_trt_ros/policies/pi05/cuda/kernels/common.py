@@ -23,16 +23,22 @@ def stored(value, inverse, FP8: tl.constexpr):
 
 @triton.jit
 def wait_for_inputs(CHAIN: tl.constexpr):
-    """Everything the kernel before wrote is visible behind this; the next kernel may start."""
+    """Everything that the kernels before wrote is visible behind this."""
     if CHAIN:
         tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def let_next_start(CHAIN: tl.constexpr):
+    """The next kernel may be launched; it waits for this one's end where it needs its results."""
+    if CHAIN:
         tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
-def touch(start, rows, row_bytes, LINES: tl.constexpr, CHAIN: tl.constexpr):
+def touch(start, rows, row_bytes, LINES: tl.constexpr, TOUCH: tl.constexpr):
     """Asks for ``rows`` (a vector of row numbers) x ``row_bytes`` from ``start`` to be in L2."""
-    if CHAIN:
+    if TOUCH:
         lines = tl.arange(0, LINES) * 128
         where = start.to(tl.pointer_type(tl.uint8)) + rows[:, None].to(tl.int64) * row_bytes
         where = where + lines[None, :]

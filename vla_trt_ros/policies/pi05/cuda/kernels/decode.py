@@ -10,6 +10,7 @@ import triton.language as tl
 from vla_trt_ros.policies.pi05.cuda.kernels.common import (
     EPS,
     gelu_tanh,
+    let_next_start,
     stored,
     touch,
     wait_for_inputs,
@@ -17,10 +18,9 @@ from vla_trt_ros.policies.pi05.cuda.kernels.common import (
 
 
 @triton.jit
-def _row_scale(squares, PARTS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """1 / root mean square of the rows, [ROWS]."""
+def _load_squares(squares, PARTS: tl.constexpr, ROWS: tl.constexpr):
     at = tl.arange(0, PARTS)[:, None] * ROWS + tl.arange(0, ROWS)[None, :]
-    return tl.rsqrt(tl.sum(tl.load(squares + at), 0) / WIDTH + EPS)
+    return tl.load(squares + at)
 
 
 @triton.jit
@@ -36,15 +36,17 @@ def pair_product(
     cos,
     sin,
     valid,
-    horizon,
     inverse,
     ROTARY: tl.constexpr,
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
+    TOUCH: tl.constexpr,
+    LATE: tl.constexpr,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
     HIDDEN: tl.constexpr,
     K: tl.constexpr,
+    LIVE: tl.constexpr,
     ROWS: tl.constexpr,
     PARTS: tl.constexpr,
     COLS: tl.constexpr,
@@ -68,47 +70,68 @@ def pair_product(
     cols = tl.arange(0, COLS)
     ks = tl.arange(0, BK)
     LINES: tl.constexpr = K * w.dtype.element_ty.primitive_bitwidth // 1024
-    touch(w, first + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, CHAIN)
-    touch(w, second + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, CHAIN)
+    WHOLE: tl.constexpr = BK == K
+    touch(w, first + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, TOUCH and not WHOLE)
+    touch(w, second + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, TOUCH and not WHOLE)
     w0 = w + (first + cols)[None, :] * K + ks[:, None]
     w1 = w + (second + cols)[None, :] * K + ks[:, None]
     source = a + rows[:, None] * K + ks[None, :]
+    live = rows[:, None] < LIVE
+    if WHOLE:
+        whole0 = tl.load(w0)
+        whole1 = tl.load(w1)
+    # What the end needs is asked for here, so that it is there by then.
+    scale0 = tl.load(scale + first + cols)
+    scale1 = tl.load(scale + second + cols)
+    shift0 = tl.load(shift + first + cols)
+    shift1 = tl.load(shift + second + cols)
     wait_for_inputs(CHAIN)
-    left = tl.zeros((ROWS, COLS), tl.float32)
-    right = tl.zeros((ROWS, COLS), tl.float32)
-    for k in tl.range(0, K, BK, num_stages=STAGES):
-        tile = tl.load(source + k)
-        left = tl.dot(tile, tl.load(w0 + k), left)
-        right = tl.dot(tile, tl.load(w1 + k), right)
-    row_scale = _row_scale(squares, PARTS, ROWS, K)[:, None]
-    left = left * row_scale * tl.load(scale + first + cols) + tl.load(shift + first + cols)
-    right = right * row_scale * tl.load(scale + second + cols) + tl.load(shift + second + cols)
+    if not LATE:
+        let_next_start(CHAIN)
+    sums = _load_squares(squares, PARTS, ROWS)
     if ROTARY:
         start = tl.load(valid)
         place = (start + rows)[:, None] * HALF + (inner + cols)[None, :]
+        c = tl.load(cos + place)
+        s = tl.load(sin + place)
+    if WHOLE:
+        tile = tl.load(source, live, 0.0)
+        left = tl.dot(tile, whole0)
+        right = tl.dot(tile, whole1)
+    else:
+        left = tl.zeros((ROWS, COLS), tl.float32)
+        right = tl.zeros((ROWS, COLS), tl.float32)
+        for k in tl.range(0, K, BK, num_stages=STAGES):
+            tile = tl.load(source + k, live, 0.0)
+            left = tl.dot(tile, tl.load(w0 + k), left)
+            right = tl.dot(tile, tl.load(w1 + k), right)
+    if LATE:
+        let_next_start(CHAIN)
+    row_scale = tl.rsqrt(tl.sum(sums, 0) / K + EPS)[:, None]
+    left = left * row_scale * scale0 + shift0
+    right = right * row_scale * scale1 + shift1
+    if ROTARY:
         if head <= HEADS:
-            c = tl.load(cos + place)
-            s = tl.load(sin + place)
             turned = left * c - right * s
             right = right * c + left * s
             left = turned
         dtype = out.dtype.element_ty
         if head < HEADS:
             target = out + (rows * HEADS + head)[:, None] * 2 * HALF + (inner + cols)[None, :]
-            tl.store(target, left.to(dtype))
-            tl.store(target + HALF, right.to(dtype))
+            tl.store(target, left.to(dtype), live)
+            tl.store(target + HALF, right.to(dtype), live)
         else:
             if head == HEADS:
                 cache = keys
             else:
                 cache = values
             target = cache + (start + rows)[:, None] * 2 * HALF + (inner + cols)[None, :]
-            tl.store(target, left.to(dtype), rows[:, None] < horizon)
-            tl.store(target + HALF, right.to(dtype), rows[:, None] < horizon)
+            tl.store(target, left.to(dtype), live)
+            tl.store(target + HALF, right.to(dtype), live)
     else:
         value = stored(gelu_tanh(left) * right, inverse, FP8)
         target = out + rows[:, None] * HIDDEN + (first + cols)[None, :]
-        tl.store(target, value.to(out.dtype.element_ty))
+        tl.store(target, value.to(out.dtype.element_ty), live)
 
 
 @triton.jit
@@ -123,14 +146,16 @@ def _write_stream(
     rows,
     columns,
     FP8: tl.constexpr,
+    LIVE: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
     at = rows[:, None] * WIDTH + columns[None, :]
-    tl.store(x + at, value)
+    live = rows[:, None] < LIVE
+    tl.store(x + at, value, live)
     tl.store(squares + tile * ROWS + rows, tl.sum(value * value, 1))
-    ready = stored(value * tl.load(factor + columns)[None, :], inverse, FP8)
-    tl.store(scaled + at, ready.to(scaled.dtype.element_ty))
+    ready = stored(value * factor[None, :], inverse, FP8)
+    tl.store(scaled + at, ready.to(scaled.dtype.element_ty), live)
 
 
 @triton.jit
@@ -148,8 +173,11 @@ def add_product(
     inverse,
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
+    TOUCH: tl.constexpr,
+    LATE: tl.constexpr,
     K: tl.constexpr,
     WIDTH: tl.constexpr,
+    LIVE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     BK: tl.constexpr,
@@ -166,29 +194,43 @@ def add_product(
     columns = tile * COLS + tl.arange(0, COLS)
     ks = tl.arange(0, BK)
     BITS: tl.constexpr = w.dtype.element_ty.primitive_bitwidth
-    touch(w + part * PER, columns, K * BITS // 8, PER * BITS // 1024, CHAIN)
+    WHOLE: tl.constexpr = BK == PER
+    touch(w + part * PER, columns, K * BITS // 8, PER * BITS // 1024, TOUCH and not WHOLE)
     weight = w + columns[None, :] * K + part * PER + ks[:, None]
     source = a + rows[:, None] * K + part * PER + ks[None, :]
+    live = rows[:, None] < LIVE
+    if WHOLE:
+        whole = tl.load(weight)
+    gain = tl.load(gate + columns) * tl.load(scale + columns)
+    ahead = tl.load(factor + columns)
     wait_for_inputs(CHAIN)
-    acc = tl.zeros((ROWS, COLS), tl.float32)
-    for k in tl.range(0, PER, BK, num_stages=STAGES):
-        acc = tl.dot(tl.load(source + k), tl.load(weight + k), acc)
+    if not LATE:
+        let_next_start(CHAIN)
     at = rows[:, None] * WIDTH + columns[None, :]
+    before = tl.load(x + at, live, 0.0)
+    if WHOLE:
+        acc = tl.dot(tl.load(source, live, 0.0), whole)
+    else:
+        acc = tl.zeros((ROWS, COLS), tl.float32)
+        for k in tl.range(0, PER, BK, num_stages=STAGES):
+            acc = tl.dot(tl.load(source + k, live, 0.0), tl.load(weight + k), acc)
+    if LATE:
+        let_next_start(CHAIN)
     last = True
     if SPLIT > 1:
-        tl.store(scratch + part * ROWS * WIDTH + at, acc)
+        tl.store(scratch + part * ROWS * WIDTH + at, acc, live)
         tl.debug_barrier()
         last = tl.atomic_add(tickets + tile, 1, sem='acq_rel') == SPLIT - 1
     if last:
         if SPLIT > 1:
             acc = tl.zeros((ROWS, COLS), tl.float32)
             for other in tl.static_range(SPLIT):
-                acc += tl.load(scratch + other * ROWS * WIDTH + at, cache_modifier='.cg')
+                there = scratch + other * ROWS * WIDTH + at
+                acc += tl.load(there, live, 0.0, cache_modifier='.cg')
             tl.store(tickets + tile, 0)
-        gain = tl.load(gate + columns) * tl.load(scale + columns)
-        value = tl.load(x + at) + acc * gain[None, :]
+        value = before + acc * gain[None, :]
         _write_stream(
-            value, x, factor, scaled, squares, inverse, tile, rows, columns, FP8, ROWS, WIDTH
+            value, x, ahead, scaled, squares, inverse, tile, rows, columns, FP8, LIVE, ROWS, WIDTH
         )
 
 
@@ -204,8 +246,11 @@ def begin(
     inverse,
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
+    TOUCH: tl.constexpr,
+    LATE: tl.constexpr,
     A: tl.constexpr,
     WIDTH: tl.constexpr,
+    LIVE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -215,11 +260,14 @@ def begin(
     columns = tile * COLS + tl.arange(0, COLS)
     inner = tl.arange(0, A)
     weight = tl.load(w + columns[None, :] * A + inner[:, None])
+    ahead = tl.load(factor + columns)
     wait_for_inputs(CHAIN)
+    if not LATE:
+        let_next_start(CHAIN)
     source = tl.load(latent + rows[:, None] * A + inner[None, :])
     value = tl.dot(source, weight, input_precision='tf32x3') + tl.load(bias + columns)[None, :]
     _write_stream(
-        value, x, factor, scaled, squares, inverse, tile, rows, columns, FP8, ROWS, WIDTH
+        value, x, ahead, scaled, squares, inverse, tile, rows, columns, FP8, LIVE, ROWS, WIDTH
     )
 
 
@@ -233,6 +281,8 @@ def euler(
     target,
     dt,
     CHAIN: tl.constexpr,
+    TOUCH: tl.constexpr,
+    LATE: tl.constexpr,
     K: tl.constexpr,
     A: tl.constexpr,
     ROWS: tl.constexpr,
@@ -246,6 +296,8 @@ def euler(
     columns = tl.arange(0, A)
     ks = tl.arange(0, BK)
     wait_for_inputs(CHAIN)
+    if not LATE:
+        let_next_start(CHAIN)
     acc = tl.zeros((BM, A), tl.float32)
     for k in tl.range(0, K, BK, num_stages=STAGES):
         tile = tl.load(scaled + rows[:, None] * K + k + ks[None, :])
