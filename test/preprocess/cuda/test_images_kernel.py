@@ -22,7 +22,6 @@ from vla_trt_ros.preprocess.cuda.images import ImageSpec, ImageWriter, Target, V
 from vla_trt_ros.preprocess.levels import SCALE, level_words
 from vla_trt_ros.preprocess.resize import resize_reference, resize_with_pad
 
-NO_LEASE = SimpleNamespace(wait=lambda stream: None, read=lambda stream: None)
 BITS = {'float32': 32, 'float16': 16, 'bfloat16': 16}
 
 
@@ -35,8 +34,11 @@ def host_gpu(monkeypatch):
 def on_gpu(frame):
     """The frame in place: the kernel of the host reads the host's memory."""
     layout = raw_encoding(frame.encoding).layout
+    lease = SimpleNamespace(
+        wait=lambda stream: None, read=lambda stream: None, keeps_alive=frame.data
+    )
     address = frame.data.ctypes.data
-    return GpuFrame(address, frame.height, frame.width, frame.step, layout, NO_LEASE, 1, 0)
+    return GpuFrame(address, frame.height, frame.width, frame.step, layout, lease, 1, 0)
 
 
 def write(spec, frames):
