@@ -20,8 +20,8 @@ import numpy as np
 import torch
 import triton
 
+from vla_trt_ros.export.pi05.parameters import ModelParameters, load_model
 from vla_trt_ros.export.pi05.random_weights import random_model
-from vla_trt_ros.policies.pi05.cuda import tuning
 from vla_trt_ros.policies.pi05.cuda.buffers import make_buffers
 from vla_trt_ros.policies.pi05.cuda.fold import fold
 from vla_trt_ros.policies.pi05.cuda.graphs import Graphs
@@ -30,6 +30,7 @@ from vla_trt_ros.policies.pi05.cuda.quantize import RangeOps, Ranges, quantize, 
 from vla_trt_ros.policies.pi05.cuda.stages import Stages
 from vla_trt_ros.policies.pi05.cuda.tables import step_tables
 from vla_trt_ros.policies.pi05.cuda.triton_ops import TritonOps
+from vla_trt_ros.policies.pi05.cuda.tuning import tuning_for
 from vla_trt_ros.policies.pi05.spec import PI05
 
 STEPS = (1, 2, 3, 5, 10)
@@ -90,22 +91,27 @@ def milliseconds(graph, count, warm_up=20):
     return [a.elapsed_time(b) for a, b in pairwise(marks)]
 
 
-def check_kernels(weights, tiles):
+def check_kernels(weights):
     """Relative error of each fused operation against plain PyTorch, printed."""
     torch.manual_seed(0)
-    fast, plain = TritonOps(tiles, weights.config.horizon), TorchOps()
+    horizon = weights.config.horizon
+    tiles = tuning_for(weights.expert[0].qkv.quantized, horizon)
+    fast, plain = TritonOps(tiles, horizon), TorchOps()
     layer, vision, expert = weights.prefix[1], weights.vision[1], weights.expert[1]
 
-    def show(name, a, b, into=None):
+    def show(name, a, b):
         a, b = a.float(), b.float()
         print(f'  {name:18} {float((a - b).norm() / b.norm()):.2e}')
 
     x = torch.randn(976, 2048, device='cuda').bfloat16()
+    v = torch.randn(768, 1152, device='cuda').bfloat16()
+    v = plain.add_norm(v, None, vision.fc1, True)
     a = fast.add_norm(x.clone(), x, layer.gate_up, False)
     show('add_norm', a, plain.add_norm(x.clone(), x, layer.gate_up, False))
     h = fast.linear(a, layer.gate_up)
     show('linear', h, plain.linear(a, layer.gate_up))
-    show('geglu', fast.geglu(h, layer.down), plain.geglu(h, layer.down))
+    show('gelu', *(o.gelu_product(v, vision.fc1, vision.fc2) for o in (fast, plain)))
+    show('geglu', *(o.geglu_product(a, layer.gate_up, layer.down) for o in (fast, plain)))
     v = torch.randn(768, 1152, device='cuda').bfloat16()
     a = fast.add_norm(v.clone(), None, vision.qkv, True)
     show('layer norm', a, plain.add_norm(v.clone(), None, vision.qkv, True))
@@ -131,8 +137,7 @@ def check_kernels(weights, tiles):
     for ops in (fast, plain):
         keys, values = twins[1][1].clone(), twins[1][2].clone()
         s = ops.begin(latent, weights.action_in, factor, expert.qkv)
-        kept = [s.x.clone(), s.scaled.clone()]
-        horizon = weights.config.horizon
+        kept = [s.x[:horizon].clone(), s.scaled[:horizon].clone()]
         q = ops.heads(s, expert.qkv, shift[:2560], b.cos, b.sin, keys, values, b.valid, horizon)
         kept += [q[: horizon * 8].clone(), keys[930 : 930 + horizon], values[930 : 930 + horizon]]
         a = ops.attend(q, keys, values, b.valid, horizon, expert.out)
@@ -147,16 +152,29 @@ def check_kernels(weights, tiles):
         ops.euler(s, weights.action_out, shift[:32], -0.1, latent, target)
         kept.append(target[:horizon])
         results.append(kept)
-    names = 'begin scaled q k v attend add scaled gate_up add euler'.split()
+    names = [
+        'begin',
+        'scaled',
+        'q',
+        'k',
+        'v',
+        'attend',
+        'add',
+        'scaled',
+        'gate_up',
+        'add',
+        'euler',
+    ]
     for name, mine, theirs in zip(names, *results, strict=True):
         show(name, mine, theirs)
 
 
-def measure(weights, tables, tiles, shape, judged, precision, replays):
+def measure(weights, tables, shape, judged, precision, args, plain):
     """Records of one shape and precision, one per step count."""
     views, bucket, horizon = shape
     weights = replace(weights, config=replace(weights.config, horizon=horizon))
-    stages = Stages(weights, make_buffers(weights, views, bucket, max(STEPS)), TritonOps(tiles, horizon))
+    ops = TritonOps(tuning_for(precision == 'fp8', horizon), horizon)
+    stages = Stages(weights, make_buffers(weights, views, bucket, max(STEPS)), ops)
     graphs = Graphs(stages, tables)
     begin = time.monotonic()
     graphs.capture_all((bucket,))
@@ -177,7 +195,7 @@ def measure(weights, tables, tiles, shape, judged, precision, replays):
     times = {name: float(np.median(milliseconds(g, 200))) for name, g in parts.items()}
     records = []
     for steps in STEPS:
-        runs = milliseconds(graphs._graphs[bucket, steps], replays if steps == 10 else 200)
+        runs = milliseconds(graphs._graphs[bucket, steps], args.replays if steps == 10 else 200)
         step = graphs.capture(lambda: stages.denoise(tables[steps]))  # noqa: B023 - at once
         denoise = float(np.median(milliseconds(step, 200)))
         p50, p99 = np.percentile(runs, [50, 99])
@@ -202,7 +220,8 @@ def measure(weights, tables, tiles, shape, judged, precision, replays):
                 'cosine_worst': round(min(cosines), 6),
                 'judged': len(cosines),
                 'clock': CLOCK,
-                'weights': 'random, seed 0',
+                'plain_bf16_cosine_mean': plain,
+                'weights': f'random, seed 0, sharpness {args.sharpness:g}',
                 'software': f'torch {torch.__version__}, CUDA {torch.version.cuda}, '
                 f'triton {triton.__version__}',
             }
@@ -242,6 +261,7 @@ def main():
     parser.add_argument('--json', default='', metavar='FILE')
     parser.add_argument('--replays', type=int, default=2000, help='for p99, at 10 steps')
     parser.add_argument('--judge', type=int, default=JUDGE)
+    parser.add_argument('--sharpness', type=float, default=1.0, help='of random attention')
     parser.add_argument('--kernels', action='store_true', help='check each kernel first')
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -265,23 +285,28 @@ def run(args):
     def stamp(text):
         print(f'[{time.monotonic() - clock:6.1f} s] {text}', flush=True)
 
-    model = random_model(PI05, 0, torch.float32, 'cuda')
+    model = random_model(PI05, 0, torch.float32, 'cuda', args.sharpness)
     stamp('random network')
     load = dict(model.named_parameters()).__getitem__
     weights = with_unit_scales(fold(PI05, load))
     tables = {steps: step_tables(weights, load, steps) for steps in STEPS}
     stamp('folded')
     if args.kernels:
-        check_kernels(weights, tuning.BF16)
-    judged = {}
+        check_kernels(weights)
+    half = load_model(ModelParameters(model), torch.bfloat16)
+    judged, plain = {}, {}
     for shape in SHAPES:
         seen = observations(*shape, CALIBRATE + args.judge)
         judged[shape] = [(o, reference(model, o, 10)) for o in seen]
+        control = [cosine(reference(half, o, 10), r) for o, r in judged[shape][:CALIBRATE]]
+        plain[shape] = round(float(np.mean(control)), 6)
+        print(f'plain bf16 network {shape}: cosine mean {plain[shape]:.6f}')
+    del half
     stamp('reference actions')
     records = []
     for shape in SHAPES:
         records += measure(
-            weights, tables, tuning.BF16, shape, judged[shape][CALIBRATE:], 'bf16', args.replays
+            weights, tables, shape, judged[shape][CALIBRATE:], 'bf16', args, plain[shape]
         )
     stamp('bf16')
     ranges = Ranges()
@@ -290,7 +315,9 @@ def run(args):
         config = replace(weights.config, horizon=horizon)
         shaped = replace(weights, config=config)
         buffers = make_buffers(shaped, views, bucket, max(STEPS))
-        stages = Stages(shaped, buffers, RangeOps(TritonOps(tuning.BF16, horizon), ranges))
+        stages = Stages(
+            shaped, buffers, RangeOps(TritonOps(tuning_for(False, horizon), horizon), ranges)
+        )
         for observation, _ in judged[shape][:CALIBRATE]:
             fill(buffers, observation)
             stages.vision()
@@ -299,10 +326,10 @@ def run(args):
     fast = quantize(weights, ranges)
     stamp('calibrated')
     if args.kernels:
-        check_kernels(fast, tuning.FP8)
+        check_kernels(fast)
     for shape in SHAPES:
         records += measure(
-            fast, tables, tuning.FP8, shape, judged[shape][CALIBRATE:], 'fp8', args.replays
+            fast, tables, shape, judged[shape][CALIBRATE:], 'fp8', args, plain[shape]
         )
     stamp(f'fp8; peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB with reference')
     return records

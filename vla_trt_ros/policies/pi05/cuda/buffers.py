@@ -55,7 +55,7 @@ class Buffers:
     @property
     def rows(self) -> int:
         """Rows that decode computes."""
-        return self.latents.shape[1]
+        return int(self.latents.shape[1])
 
 
 def make_buffers(weights: FastWeights, views: int, bucket: int, max_steps: int) -> Buffers:

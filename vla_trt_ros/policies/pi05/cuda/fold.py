@@ -36,11 +36,13 @@ class Linear:
     """An FP8 input is stored divided by this, its quantum."""
     act_scale: Tensor | None = None
     """The quantum on the device, float32; 1 where ``scale`` has it already."""
+    result: float = 0.0
+    """An FP8 output is stored divided by this, which ``scale`` has in it; 0: it is not FP8."""
 
     @property
     def quantized(self) -> bool:
         """Whether weight and input are FP8."""
-        return self.weight.dtype == FP8
+        return bool(self.weight.dtype == FP8)
 
 
 @dataclass(frozen=True, slots=True)

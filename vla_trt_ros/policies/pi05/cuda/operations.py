@@ -38,13 +38,13 @@ class Ops(Protocol):
         """``a`` as stored for ``into`` -> the product, in the compute dtype."""
 
     def add_norm(self, x: Tensor, y: Tensor | None, into: Linear, centre: bool) -> Tensor:
-        """x += y in place, then x normalised: layer norm if ``centre``, else RMS norm."""
+        """X += y in place, then x normalised: layer norm if ``centre``, else RMS norm."""
 
-    def gelu(self, h: Tensor, into: Linear) -> Tensor:
-        """GELU, tanh form."""
+    def gelu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        """The product of ``a``, then GELU in its tanh form."""
 
-    def geglu(self, h: Tensor, into: Linear) -> Tensor:
-        """[T, 2 F], gates first -> gelu(gate) * up, [T, F]."""
+    def geglu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        """The product of ``a``, [T, 2 F], gates first -> gelu(gate) * up, [T, F]."""
 
     def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
         """[V * T, 3 W] -> each view's tokens attend to each other: [V * T, W]."""
@@ -96,7 +96,7 @@ class Ops(Protocol):
         factor: Tensor,
         into: Linear,
     ) -> Stream:
-        """x + gate * product(a), and what the next norm and product need."""
+        """X + gate * product(a), and what the next norm and product need."""
 
     def gate_up(self, stream: Stream, product: Linear, shift: Tensor, into: Linear) -> Tensor:
         """Norm, gate and up products, GeGLU -> [rows, F]."""
@@ -110,7 +110,7 @@ class Ops(Protocol):
         latent: Tensor,
         target: Tensor,
     ) -> None:
-        """target = latent + dt * velocity."""
+        """Target = latent + dt * velocity."""
 
 
 class TorchOps:
@@ -120,6 +120,8 @@ class TorchOps:
         out = self._product(a, into)
         if into.bias is not None:
             out = out + into.bias.float()
+        if into.result:
+            return out.clamp(-FP8_MAX, FP8_MAX).to(FP8)
         return out.to(self._dtype(into))
 
     def add_norm(self, x: Tensor, y: Tensor | None, into: Linear, centre: bool) -> Tensor:
@@ -130,11 +132,15 @@ class TorchOps:
             wide = wide - wide.mean(-1, keepdim=True)
         return self._store(wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS), into)
 
-    def gelu(self, h: Tensor, into: Linear) -> Tensor:
-        return self._store(F.gelu(h.float(), approximate='tanh'), into)
+    def gelu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        return self._store(F.gelu(self.linear(a, product).float(), approximate='tanh'), into)
 
-    def geglu(self, h: Tensor, into: Linear) -> Tensor:
-        gate, up = h.float().chunk(2, dim=-1)
+    def geglu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        h = self.linear(a, product).float()
+        return self._geglu(h * product.result if product.result else h, into)
+
+    def _geglu(self, h: Tensor, into: Linear) -> Tensor:
+        gate, up = h.chunk(2, dim=-1)
         return self._store(F.gelu(gate, approximate='tanh') * up, into)
 
     def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
@@ -204,7 +210,7 @@ class TorchOps:
         return self._stream(stream.x + gate * self._product(a, product), factor, into)
 
     def gate_up(self, stream: Stream, product: Linear, shift: Tensor, into: Linear) -> Tensor:
-        return self.geglu(self._normed(stream, product, shift), into)
+        return self._geglu(self._normed(stream, product, shift), into)
 
     def euler(
         self,

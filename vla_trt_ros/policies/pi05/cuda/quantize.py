@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,9 @@ from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.policies.pi05.cuda.fold import FP8, FP8_MAX, FastWeights, Linear
 from vla_trt_ros.policies.pi05.cuda.operations import Ops, Stream
 
+_OUTPUT = ' output'
+"""Of the prefix's gate and up products, which would not fit the L2 cache in bfloat16."""
+
 
 @dataclass(slots=True)
 class Ranges:
@@ -21,8 +25,11 @@ class Ranges:
 
     def see(self, into: Linear, a: Tensor) -> None:
         """Takes in an input ``a`` of ``into``; synchronises with the device."""
-        top = float(a.abs().max())
-        self.largest[into.name] = max(top, self.largest.get(into.name, 0.0))
+        self.see_as(into.name, a)
+
+    def see_as(self, name: str, a: Tensor) -> None:
+        """Takes in ``a`` under a name of its own."""
+        self.largest[name] = max(float(a.abs().max()), self.largest.get(name, 0.0))
 
 
 class RangeOps:
@@ -37,6 +44,15 @@ class RangeOps:
     def linear(self, a: Tensor, into: Linear) -> Tensor:
         self._ranges.see(into, a)
         return self._ops.linear(a, into)
+
+    def gelu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        self._ranges.see(product, a)
+        return self._ops.gelu_product(a, product, into)
+
+    def geglu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        self._ranges.see(product, a)
+        self._ranges.see_as(product.name + _OUTPUT, self._ops.linear(a, product))
+        return self._ops.geglu_product(a, product, into)
 
     def heads(self, stream: Stream, qkv: Linear, *rest: Any) -> Tensor:
         self._ranges.see(qkv, stream.scaled)
@@ -63,13 +79,20 @@ def with_unit_scales(weights: FastWeights) -> FastWeights:
     return weights.replaced(change)
 
 
-def quantize(weights: FastWeights, ranges: Ranges) -> FastWeights:
-    """Every product in FP8: a scale per output column in the expert, one per weight elsewhere.
+_KEPT = re.compile(r'vision\.\d+\.(qkv|out)|projector')
+"""Products that lose most accuracy for the least time: measured, docs/performance.md."""
+
+
+def quantize(weights: FastWeights, ranges: Ranges, kept: re.Pattern[str] = _KEPT) -> FastWeights:
+    """Products in FP8 but those whose names match ``kept``: a scale per output column in the
+    expert, one per weight elsewhere.
 
     In the expert, an input's quantum is multiplied into the column scales.
     """
 
     def change(linear: Linear) -> Linear:
+        if kept.fullmatch(linear.name):
+            return linear
         if linear.name not in ranges.largest:
             raise ConfigError(f'{linear.name} was not seen in calibration; run every stage once.')
         act = max(ranges.largest[linear.name], 1e-12) / FP8_MAX
@@ -79,6 +102,9 @@ def quantize(weights: FastWeights, ranges: Ranges) -> FastWeights:
         scale = top.clamp(min=1e-12) / FP8_MAX
         stored = wide / (scale[:, None] if expert else scale)
         device = linear.weight.device
+        result = ranges.largest.get(linear.name + _OUTPUT, 0.0) / FP8_MAX
+        if result:
+            scale = scale / result
         return Linear(
             linear.name,
             stored.clamp(-FP8_MAX, FP8_MAX).to(FP8).contiguous(),
@@ -86,6 +112,7 @@ def quantize(weights: FastWeights, ranges: Ranges) -> FastWeights:
             scale * act if expert else scale,
             act,
             torch.tensor(1.0 if expert else act, dtype=torch.float32, device=device),
+            result,
         )
 
     return weights.replaced(change)

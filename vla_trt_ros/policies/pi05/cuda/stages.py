@@ -41,7 +41,7 @@ class Stages:
                 ops.linear(a, layer.qkv), self.views, w.config.vision.heads, layer.out
             )
             a = ops.add_norm(x, ops.linear(a, layer.out), layer.fc1, centre=True)
-            y = ops.linear(ops.gelu(ops.linear(a, layer.fc1), layer.fc2), layer.fc2)
+            y = ops.linear(ops.gelu_product(a, layer.fc1, layer.fc2), layer.fc2)
         a = ops.add_norm(x, y, w.projector, centre=True)
         self.buffers.hidden[: x.shape[0]] = ops.linear(a, w.projector)
 
@@ -61,7 +61,7 @@ class Stages:
             out, gate_up, down = _rest(layer.out, layer.gate_up, layer.down)
             a = ops.prefix_attention(q, keys, values, b.valid, out)
             a = ops.add_norm(x, ops.linear(a, out), gate_up, centre=False)
-            y = ops.linear(ops.geglu(ops.linear(a, gate_up), down), down)
+            y = ops.linear(ops.geglu_product(a, gate_up, down), down)
 
     def denoise(self, tables: StepTables) -> Tensor:
         """All steps of ``tables``, from latents[0]. Returns the actions: a view, [H, A]."""

@@ -78,7 +78,7 @@ def split_attention(
     count,
     CHAIN: tl.constexpr,
     TOUCH: tl.constexpr,
-    LATE: tl.constexpr,
+    RELEASE: tl.constexpr,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -100,13 +100,11 @@ def split_attention(
     if part == SPLITS - 1:
         key = prefix + tl.arange(0, BN)
         end = prefix + horizon
-        wait_for_inputs(CHAIN)
+        wait_for_inputs(CHAIN, 2)
     there = key[:, None] < end
     k = tl.load(keys + key[:, None] * D + d[None, :], there, 0.0)
     v = tl.load(values + key[:, None] * D + d[None, :], there, 0.0)
-    wait_for_inputs(CHAIN)
-    if not LATE:
-        let_next_start(CHAIN)
+    wait_for_inputs(CHAIN, RELEASE)
     query = tl.load(q + at, rows[:, None] < count, 0.0)
     logits = tl.dot(query, tl.trans(k)) * scale
     logits = tl.where(key[None, :] < end, logits, -1.0e30)
@@ -114,8 +112,7 @@ def split_attention(
     p = tl.exp2(logits - top[:, None])
     weight = tl.sum(p, 1)
     acc = tl.dot(p.to(v.dtype), v)
-    if LATE:
-        let_next_start(CHAIN)
+    let_next_start(CHAIN, RELEASE)
     value = acc / weight[:, None]
     target = partial + part * count * D + at
     tl.store(target, value.to(partial.dtype.element_ty), rows[:, None] < count)
@@ -132,7 +129,7 @@ def merge_parts(
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
     TOUCH: tl.constexpr,
-    LATE: tl.constexpr,
+    RELEASE: tl.constexpr,
     D: tl.constexpr,
     BM: tl.constexpr,
     SPLITS: tl.constexpr,
@@ -142,8 +139,7 @@ def merge_parts(
     d = tl.arange(0, D)
     inside = rows < count
     at = rows[:, None] * D + d[None, :]
-    wait_for_inputs(CHAIN)
-    let_next_start(CHAIN)
+    wait_for_inputs(CHAIN, RELEASE)
     top = tl.full((BM,), -1.0e30, tl.float32)
     for part in tl.static_range(SPLITS):
         top = tl.maximum(top, tl.load(weights + part * count + rows, inside, 0.0))

@@ -22,16 +22,23 @@ def stored(value, inverse, FP8: tl.constexpr):
 
 
 @triton.jit
-def wait_for_inputs(CHAIN: tl.constexpr):
-    """Everything that the kernels before wrote is visible behind this."""
+def wait_for_inputs(CHAIN: tl.constexpr, RELEASE: tl.constexpr):
+    """Everything that the kernels before wrote is visible behind this.
+
+    RELEASE says when the next kernel is let go: 0 in front of this, 1 behind it, 2 later.
+    """
     if CHAIN:
+        if RELEASE == 0:
+            tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
+        if RELEASE == 1:
+            tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
-def let_next_start(CHAIN: tl.constexpr):
+def let_next_start(CHAIN: tl.constexpr, RELEASE: tl.constexpr):
     """The next kernel may be launched; it waits for this one's end where it needs its results."""
-    if CHAIN:
+    if CHAIN and RELEASE == 2:
         tl.extra.cuda.gdc_launch_dependents()
 
 

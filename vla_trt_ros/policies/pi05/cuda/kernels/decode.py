@@ -41,7 +41,7 @@ def pair_product(
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
     TOUCH: tl.constexpr,
-    LATE: tl.constexpr,
+    RELEASE: tl.constexpr,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
     HIDDEN: tl.constexpr,
@@ -69,44 +69,42 @@ def pair_product(
     rows = tl.arange(0, ROWS)
     cols = tl.arange(0, COLS)
     ks = tl.arange(0, BK)
-    LINES: tl.constexpr = K * w.dtype.element_ty.primitive_bitwidth // 1024
-    WHOLE: tl.constexpr = BK == K
-    touch(w, first + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, TOUCH and not WHOLE)
-    touch(w, second + cols, K * w.dtype.element_ty.primitive_bitwidth // 8, LINES, TOUCH and not WHOLE)
-    w0 = w + (first + cols)[None, :] * K + ks[:, None]
-    w1 = w + (second + cols)[None, :] * K + ks[:, None]
+    # One product of both halves, column by column in turn: the two of a pair end in one thread.
+    both = tl.arange(0, 2 * COLS)
+    both = tl.where(both % 2 == 0, first, second) + both // 2
+    BYTES: tl.constexpr = K * w.dtype.element_ty.primitive_bitwidth // 8
+    weight = w + both[None, :] * K + ks[:, None]
     source = a + rows[:, None] * K + ks[None, :]
     live = rows[:, None] < LIVE
-    if WHOLE:
-        whole0 = tl.load(w0)
-        whole1 = tl.load(w1)
+    ahead = ()
+    if STAGES == 0:
+        for i in tl.static_range(K // BK):
+            ahead = ahead + (tl.load(weight + i * BK),)
+    else:
+        touch(w, both, BYTES, BYTES // 128, TOUCH)
     # What the end needs is asked for here, so that it is there by then.
     scale0 = tl.load(scale + first + cols)
     scale1 = tl.load(scale + second + cols)
     shift0 = tl.load(shift + first + cols)
     shift1 = tl.load(shift + second + cols)
-    wait_for_inputs(CHAIN)
-    if not LATE:
-        let_next_start(CHAIN)
+    # Attention, which follows the rotary one, reads the cache before it waits: it may not start
+    # while a kernel in front of this one still runs.
+    wait_for_inputs(CHAIN, 1 if ROTARY and RELEASE == 0 else RELEASE)
     sums = _load_squares(squares, PARTS, ROWS)
     if ROTARY:
         start = tl.load(valid)
         place = (start + rows)[:, None] * HALF + (inner + cols)[None, :]
         c = tl.load(cos + place)
         s = tl.load(sin + place)
-    if WHOLE:
-        tile = tl.load(source, live, 0.0)
-        left = tl.dot(tile, whole0)
-        right = tl.dot(tile, whole1)
+    acc = tl.zeros((ROWS, 2 * COLS), tl.float32)
+    if STAGES == 0:
+        for i in tl.static_range(K // BK):
+            acc = tl.dot(tl.load(source + i * BK, live, 0.0), ahead[i], acc)
     else:
-        left = tl.zeros((ROWS, COLS), tl.float32)
-        right = tl.zeros((ROWS, COLS), tl.float32)
         for k in tl.range(0, K, BK, num_stages=STAGES):
-            tile = tl.load(source + k, live, 0.0)
-            left = tl.dot(tile, tl.load(w0 + k), left)
-            right = tl.dot(tile, tl.load(w1 + k), right)
-    if LATE:
-        let_next_start(CHAIN)
+            acc = tl.dot(tl.load(source + k, live, 0.0), tl.load(weight + k), acc)
+    left, right = tl.split(acc.reshape(ROWS, COLS, 2))
+    let_next_start(CHAIN, RELEASE)
     row_scale = tl.rsqrt(tl.sum(sums, 0) / K + EPS)[:, None]
     left = left * row_scale * scale0 + shift0
     right = right * row_scale * scale1 + shift1
@@ -174,7 +172,7 @@ def add_product(
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
     TOUCH: tl.constexpr,
-    LATE: tl.constexpr,
+    RELEASE: tl.constexpr,
     K: tl.constexpr,
     WIDTH: tl.constexpr,
     LIVE: tl.constexpr,
@@ -184,7 +182,7 @@ def add_product(
     SPLIT: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """x += gate * product. SPLIT programs share a tile's K; the last to finish adds their parts
+    """X += gate * product. SPLIT programs share a tile's K; the last to finish adds their parts
     up, in order, so that the sum does not depend on who that was.
     """
     tile = tl.program_id(0)
@@ -194,28 +192,28 @@ def add_product(
     columns = tile * COLS + tl.arange(0, COLS)
     ks = tl.arange(0, BK)
     BITS: tl.constexpr = w.dtype.element_ty.primitive_bitwidth
-    WHOLE: tl.constexpr = BK == PER
-    touch(w + part * PER, columns, K * BITS // 8, PER * BITS // 1024, TOUCH and not WHOLE)
     weight = w + columns[None, :] * K + part * PER + ks[:, None]
     source = a + rows[:, None] * K + part * PER + ks[None, :]
     live = rows[:, None] < LIVE
-    if WHOLE:
-        whole = tl.load(weight)
+    whole = ()
+    if STAGES == 0:
+        for i in tl.static_range(PER // BK):
+            whole = whole + (tl.load(weight + i * BK),)
+    else:
+        touch(w + part * PER, columns, K * BITS // 8, PER * BITS // 1024, TOUCH)
     gain = tl.load(gate + columns) * tl.load(scale + columns)
     ahead = tl.load(factor + columns)
-    wait_for_inputs(CHAIN)
-    if not LATE:
-        let_next_start(CHAIN)
+    wait_for_inputs(CHAIN, RELEASE)
     at = rows[:, None] * WIDTH + columns[None, :]
     before = tl.load(x + at, live, 0.0)
-    if WHOLE:
-        acc = tl.dot(tl.load(source, live, 0.0), whole)
+    acc = tl.zeros((ROWS, COLS), tl.float32)
+    if STAGES == 0:
+        for i in tl.static_range(PER // BK):
+            acc = tl.dot(tl.load(source + i * BK, live, 0.0), whole[i], acc)
     else:
-        acc = tl.zeros((ROWS, COLS), tl.float32)
         for k in tl.range(0, PER, BK, num_stages=STAGES):
             acc = tl.dot(tl.load(source + k, live, 0.0), tl.load(weight + k), acc)
-    if LATE:
-        let_next_start(CHAIN)
+    let_next_start(CHAIN, RELEASE)
     last = True
     if SPLIT > 1:
         tl.store(scratch + part * ROWS * WIDTH + at, acc, live)
@@ -247,7 +245,7 @@ def begin(
     FP8: tl.constexpr,
     CHAIN: tl.constexpr,
     TOUCH: tl.constexpr,
-    LATE: tl.constexpr,
+    RELEASE: tl.constexpr,
     A: tl.constexpr,
     WIDTH: tl.constexpr,
     LIVE: tl.constexpr,
@@ -261,9 +259,7 @@ def begin(
     inner = tl.arange(0, A)
     weight = tl.load(w + columns[None, :] * A + inner[:, None])
     ahead = tl.load(factor + columns)
-    wait_for_inputs(CHAIN)
-    if not LATE:
-        let_next_start(CHAIN)
+    wait_for_inputs(CHAIN, RELEASE)
     source = tl.load(latent + rows[:, None] * A + inner[None, :])
     value = tl.dot(source, weight, input_precision='tf32x3') + tl.load(bias + columns)[None, :]
     _write_stream(
@@ -282,7 +278,7 @@ def euler(
     dt,
     CHAIN: tl.constexpr,
     TOUCH: tl.constexpr,
-    LATE: tl.constexpr,
+    RELEASE: tl.constexpr,
     K: tl.constexpr,
     A: tl.constexpr,
     ROWS: tl.constexpr,
@@ -291,13 +287,11 @@ def euler(
     BK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """target = latent + dt * velocity; a program is BM rows."""
+    """Target = latent + dt * velocity; a program is BM rows."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.arange(0, A)
     ks = tl.arange(0, BK)
-    wait_for_inputs(CHAIN)
-    if not LATE:
-        let_next_start(CHAIN)
+    wait_for_inputs(CHAIN, RELEASE)
     acc = tl.zeros((BM, A), tl.float32)
     for k in tl.range(0, K, BK, num_stages=STAGES):
         tile = tl.load(scaled + rows[:, None] * K + k + ks[None, :])

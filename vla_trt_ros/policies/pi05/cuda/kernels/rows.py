@@ -18,7 +18,7 @@ def add_norm(
     FP8: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """x += y, out = x normalised; a program a row."""
+    """X += y, out = x normalised; a program a row."""
     start = tl.program_id(0).to(tl.int64) * width
     columns = tl.arange(0, BLOCK)
     inside = columns < width
@@ -45,13 +45,13 @@ def gelu(h, out, inverse, count, FP8: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def geglu(h, out, inverse, width, FP8: tl.constexpr, BLOCK: tl.constexpr):
+def geglu(h, out, quantum, inverse, width, FP8: tl.constexpr, BLOCK: tl.constexpr):
     """[T, 2 width] -> [T, width]; a program is BLOCK columns of a row."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
-    gate = tl.load(h + row * 2 * width + columns, inside, 0.0).to(tl.float32)
-    up = tl.load(h + row * 2 * width + width + columns, inside, 0.0).to(tl.float32)
+    gate = tl.load(h + row * 2 * width + columns, inside, 0.0).to(tl.float32) * quantum
+    up = tl.load(h + row * 2 * width + width + columns, inside, 0.0).to(tl.float32) * quantum
     value = stored(gelu_tanh(gate) * up, inverse, FP8)
     tl.store(out + row * width + columns, value.to(out.dtype.element_ty), inside)
 
