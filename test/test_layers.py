@@ -13,6 +13,7 @@ PACKAGE = Path(vla_trt_ros.__file__).parent
 
 # A module imports only from its own room and from rooms with a lower number.
 FLOORS = {
+    'gpu_frame': -1,
     'errors': 0,
     'datatypes': 0,
     'hardware': 0,
@@ -48,6 +49,7 @@ ROOMS = {
     'rclpy': ('nodes/',),
     'sensor_msgs': ('nodes/',),
     'torch': ('export/', 'cli/export.py', 'backends/cuda_graph.py', 'policies/pi05/cuda/'),
+    'triton': ('policies/pi05/cuda/',),
     'tensorrt': ('backends/trt_module.py',),
     'tensorrt_bindings': ('backends/trt_module.py',),
     'tensorrt_rtx': ('backends/trt_module.py',),

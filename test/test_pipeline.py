@@ -1,5 +1,7 @@
 """One tick without ROS: what goes in, what comes out, and what stands against it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fakes import FakePolicy, joints, rgb_frame
@@ -55,6 +57,22 @@ def test_chunk_is_absolute_stamped_with_the_oldest_exposure_and_tied_to_its_make
     observation, steps = policy.asked[0]
     assert observation.prompt == 'reach the goal'
     assert steps == 10
+
+
+def test_timing_tells_what_went_to_the_gpu(monkeypatch):
+    made, policy = pipeline()
+    feed(made, T0)
+    timing = made.tick(T0).timing
+    assert (timing.uploads, timing.upload_bytes, timing.device_memory_mib) == (0, 0, 0.0)
+    infer = policy.infer
+    monkeypatch.setattr(
+        policy,
+        'infer',
+        lambda *a, **k: replace(infer(*a, **k), uploads=3, upload_bytes=9, device_memory_mib=7.5),
+    )
+    feed(made, T0 + MS)
+    timing = made.tick(T0 + MS).timing
+    assert (timing.uploads, timing.upload_bytes, timing.device_memory_mib) == (3, 9, 7.5)
 
 
 def test_state_is_where_the_joints_were_at_the_exposure():

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_trt_ros.gpu_frame import GpuFrame
+
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 Uint8Array = NDArray[np.uint8]
@@ -119,6 +121,8 @@ class CameraFrame:
     """Bytes per row; 0 for compressed images."""
     data: Uint8Array
     big_endian: bool = False
+    gpu: GpuFrame | None = None
+    """The same pixels where a GPU reads them, once camera/upload.py has put them there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,11 @@ class PolicyResult:
     actions: Float32Array
     times: StageTimes
     prompt_tokens: int = 0
+    uploads: int = 0
+    """Host-to-device copies of this inference, those of its frames among them, and their bytes."""
+    upload_bytes: int = 0
+    device_memory_mib: float = 0.0
+    """GPU memory in use; 0 without a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,9 @@ class ChunkTiming:
     inference_ms: float
     deadline_ms: float
     consumed_steps: int = 0
+    uploads: int = 0
+    upload_bytes: int = 0
+    device_memory_mib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

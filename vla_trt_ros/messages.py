@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_trt_ros.camera.encodings import COMPRESSED, raw_encoding
+from vla_trt_ros.camera.decode import check_rows
+from vla_trt_ros.camera.encodings import COMPRESSED
 from vla_trt_ros.datatypes import (
     NS,
     ActionChunk,
@@ -41,23 +42,9 @@ def frame_from_image(msg: Any, receive_ns: int) -> CameraFrame:
     Raises BadImage for an unknown encoding, zero size, a step shorter than a row, or fewer bytes
     than step x height. Bytes behind the last row are allowed and ignored.
     """
-    encoding = raw_encoding(msg.encoding)
     height, width, step = int(msg.height), int(msg.width), int(msg.step)
-    if height == 0 or width == 0:
-        raise BadImage(f'image is {width} x {height}: the driver sent no pixels.')
-    row = width * encoding.bytes_per_pixel
-    if step < row:
-        raise BadImage(
-            f'step {step} is shorter than a row of {width} {msg.encoding} pixels ({row}).'
-        )
     data = bytes_view(msg.data)
-    # The last row may end without its padding.
-    needed = step * (height - 1) + row
-    if data.size < needed:
-        raise BadImage(
-            f'data holds {data.size} bytes, {width} x {height} {msg.encoding} with step {step} '
-            f'needs {needed}: the image is truncated.'
-        )
+    check_rows(msg.encoding, height, width, step, data.size)
     return CameraFrame(
         stamp_ns=_header_stamp(msg, BadImage),
         receive_ns=receive_ns,

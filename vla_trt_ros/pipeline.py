@@ -242,4 +242,7 @@ class Pipeline:
             inference_ms=inference_ms,
             deadline_ms=self.settings.deadline_ms,
             consumed_steps=round(inference_ms * 1e6) // chunk.step_ns,
+            uploads=result.uploads,
+            upload_bytes=result.upload_bytes,
+            device_memory_mib=result.device_memory_mib,
         )

@@ -1,137 +1,14 @@
-"""A GPU and a TensorRT that live in host memory, for the logic around the real ones.
+"""A TensorRT that lives in host memory, for the logic around the real one.
 
-`Cuda` has the calls of cuda-python's runtime that gpu/cuda.py makes; "device" memory is memory, a
-captured stream records what is queued on it, and a graph plays it back. `module()` is a TensorRT
-whose engines add up their inputs. None of it shows that a real engine runs.
+`module()` is a TensorRT whose engines add up their inputs, on the GPU of gpu_stand_in.py. None of
+it shows that a real engine runs.
 """
-# ruff: noqa: N802, N815  the names are cuda-python's
 
 import ctypes
-import itertools
 import json
 from types import SimpleNamespace
 
 import numpy as np
-
-
-class Status(int):
-    """cudaError_t: an integer with a name."""
-
-    name = 'cudaSuccess'
-
-
-class Failure(Status):
-    name = 'cudaErrorMemoryAllocation'
-
-
-OK = Status(0)
-
-
-class Cuda:
-    """cuda.bindings.runtime, as far as it is used. ``fail`` names a call that fails."""
-
-    cudaStreamNonBlocking = 1
-    cudaHostAllocDefault = 0
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-    cudaMemoryType = SimpleNamespace(cudaMemoryTypeHost=1)
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
-    cudaDeviceAttr = SimpleNamespace(
-        cudaDevAttrComputeCapabilityMajor='major', cudaDevAttrComputeCapabilityMinor='minor'
-    )
-
-    def __init__(self, target='sm_120'):
-        self.target = target
-        self.fail = ''
-        self.log = []
-        self.capture = None
-        self._handles = itertools.count(100)
-        self._memory = {}
-        self._pinned = set()
-        self._graphs = {}
-
-    def queue(self, name, action):
-        """Do it, or keep it for a graph."""
-        self.log.append(name)
-        if self.capture is None:
-            action()
-        else:
-            self.capture.append((name, action))
-
-    def _allocate(self, count):
-        block = (ctypes.c_uint8 * count)()
-        address = ctypes.addressof(block)
-        self._memory[address] = block
-        return address
-
-    def cudaGetErrorString(self, status):
-        return OK, b'out of memory' if status else b'no error'
-
-    def cudaDeviceGetAttribute(self, which, index):
-        number = int(self.target.removeprefix('sm_'))
-        return OK, number // 10 if which == 'major' else number % 10
-
-    def cudaStreamCreateWithFlags(self, flags):
-        return OK, next(self._handles)
-
-    def cudaStreamDestroy(self, handle):
-        return (OK,)
-
-    def cudaStreamSynchronize(self, handle):
-        self.log.append('wait')
-        return (OK,)
-
-    def cudaMalloc(self, count):
-        if self.fail == 'cudaMalloc':
-            return Failure(2), None
-        return OK, self._allocate(count)
-
-    def cudaFree(self, address):
-        self._memory.pop(address, None)
-        return (OK,)
-
-    def cudaMemset(self, address, value, count):
-        ctypes.memset(address, value, count)
-        return (OK,)
-
-    def cudaHostAlloc(self, count, flags):
-        address = self._allocate(count)
-        self._pinned.add(address)
-        return OK, address
-
-    def cudaFreeHost(self, address):
-        self._memory.pop(address, None)
-        return (OK,)
-
-    def cudaPointerGetAttributes(self, address):
-        return OK, SimpleNamespace(type=1 if address in self._pinned else 0)
-
-    def cudaMemcpyAsync(self, to, source, count, kind, stream):
-        name = {1: 'upload', 2: 'download'}[kind]
-        self.queue(name, lambda: ctypes.memmove(to, source, count))
-        return (OK,)
-
-    def cudaStreamBeginCapture(self, stream, mode):
-        self.capture = []
-        return (OK,)
-
-    def cudaStreamEndCapture(self, stream):
-        captured, self.capture = self.capture, None
-        return OK, captured
-
-    def cudaGraphInstantiate(self, captured, flags):
-        return OK, captured
-
-    def cudaGraphDestroy(self, captured):
-        return (OK,)
-
-    def cudaGraphExecDestroy(self, graph):
-        return (OK,)
-
-    def cudaGraphLaunch(self, graph, stream):
-        self.log.append('graph')
-        for _, action in graph:
-            action()
-        return (OK,)
 
 
 def module(cuda, version='10.13.3.9', runtime_cache=False):

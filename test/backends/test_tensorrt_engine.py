@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip('ml_dtypes', reason="the robot's GPU extra: pip install '.[tensorrt]'")
 
 import stand_ins
+from gpu_stand_in import Cuda
 
 from vla_trt_ros.backends import trt_module
 from vla_trt_ros.backends.base import EngineSource
@@ -41,7 +42,7 @@ ACTIONS = TensorSpec('actions', (1, 2), 'float32')
 
 @pytest.fixture
 def cuda(monkeypatch, tmp_path):
-    device = stand_ins.Cuda()
+    device = Cuda()
     monkeypatch.setattr(gpu, 'runtime', lambda: device)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     use(monkeypatch, stand_ins.module(device))

@@ -64,7 +64,8 @@ def test_share_folder_has_every_file_of_the_source(venv, source):
 
 def test_every_module_is_installed(venv, source):
     site = next(venv.glob('lib/python3.*/site-packages'))
-    modules = {p.relative_to(source) for p in (source / 'vla_trt_ros').rglob('*.py')}
+    paths = [p for kind in ('*.py', '*.cu') for p in (source / 'vla_trt_ros').rglob(kind)]
+    modules = {p.relative_to(source) for p in paths}
     missing = {str(m) for m in modules if not (site / m).is_file()}
     assert missing == set()
 

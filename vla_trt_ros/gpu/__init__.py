@@ -1,1 +1,3 @@
-"""What the run time needs of CUDA: streams, events, memory, graphs. Imports cuda-python on use."""
+"""What the run time needs of CUDA: streams, events, memory, uploads, graphs, kernels of our own.
+Imports cuda-python on use.
+"""

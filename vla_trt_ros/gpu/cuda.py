@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
 import weakref
 from collections.abc import Iterator
 from functools import cache
@@ -29,6 +30,32 @@ def runtime() -> Any:
             f"the GPU needs cuda-python ({error}): pip install 'vla_trt_ros[tensorrt]'."
         ) from error
     return cudart
+
+
+@cache
+def driver() -> Any:
+    """``cuda.bindings.driver``, for kernels of our own. BackendError as `runtime`."""
+    runtime()
+    from cuda.bindings import driver as cu
+
+    return cu
+
+
+class Traffic(threading.local):
+    """Host-to-device copies that the calling thread has queued, and their bytes: rising counts,
+    of which a caller takes differences. A graph counts its copies at every launch.
+    """
+
+    uploads = 0
+    upload_bytes = 0
+
+    def add(self, uploads: int, upload_bytes: int) -> None:
+        """Count more."""
+        self.uploads += uploads
+        self.upload_bytes += upload_bytes
+
+
+traffic = Traffic()
 
 
 def check(result: tuple[Any, ...], doing: str) -> Any:
@@ -56,16 +83,20 @@ def _remedy(name: str) -> str:
 
 def device_target(index: int = 0) -> str:
     """Compute capability of a GPU, as 'sm_120'. BackendError where there is none."""
-    cudart = runtime()
-    attribute = cudart.cudaDeviceAttr
-    major, minor = (
-        check(cudart.cudaDeviceGetAttribute(which, index), 'asking the GPU what it is')
-        for which in (
-            attribute.cudaDevAttrComputeCapabilityMajor,
-            attribute.cudaDevAttrComputeCapabilityMinor,
-        )
-    )
+    major = _attribute('cudaDevAttrComputeCapabilityMajor', index)
+    minor = _attribute('cudaDevAttrComputeCapabilityMinor', index)
     return f'sm_{major}{minor}'
+
+
+def is_integrated(index: int = 0) -> bool:
+    """Whether GPU and processor share one memory, as on a Jetson."""
+    return bool(_attribute('cudaDevAttrIntegrated', index))
+
+
+def _attribute(name: str, index: int) -> int:
+    cudart = runtime()
+    which = getattr(cudart.cudaDeviceAttr, name)
+    return int(check(cudart.cudaDeviceGetAttribute(which, index), 'asking the GPU what it is'))
 
 
 class Stream:
@@ -89,16 +120,29 @@ class Stream:
 
 
 class Event:
-    """A point in a stream, for times."""
+    """A point in a stream, for times; with ``timing`` off it only orders, and costs less."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timing: bool = True) -> None:
         cudart = runtime()
-        self._event = check(cudart.cudaEventCreate(), 'making an event')
+        made = (
+            cudart.cudaEventCreate()
+            if timing
+            else cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming)
+        )
+        self._event = check(made, 'making an event')
         self._finalizer = weakref.finalize(self, cudart.cudaEventDestroy, self._event)
 
     def record(self, stream: int) -> None:
         """Happen on ``stream`` after what is queued there."""
         check(runtime().cudaEventRecord(self._event, stream), 'recording an event')
+
+    def wait(self) -> None:
+        """Until it has happened; at once if it was never recorded."""
+        check(runtime().cudaEventSynchronize(self._event), 'waiting for an event')
+
+    def hold(self, stream: int) -> None:
+        """Let ``stream`` go on only when it has happened; the caller does not wait."""
+        check(runtime().cudaStreamWaitEvent(stream, self._event, 0), 'ordering two streams')
 
     def since(self, before: Event) -> float:
         """Milliseconds from ``before`` to this one; waits for this one."""
@@ -117,20 +161,26 @@ class DeviceBuffer:
         self.address, self.nbytes = int(made), nbytes
         self._finalizer = weakref.finalize(self, cudart.cudaFree, self.address)
         check(cudart.cudaMemset(self.address, 0, max(nbytes, 1)), 'clearing GPU memory')
+        # Our streams do not wait for the default one: zeros must not land on what they copy.
+        check(cudart.cudaStreamSynchronize(0), 'clearing GPU memory')
 
     def close(self) -> None:
         """Free it; a second call does nothing."""
         self._finalizer()
 
 
-def pinned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """A zeroed page-locked array: copies to and from the GPU do not wait for the processor."""
+def pinned(shape: tuple[int, ...], dtype: Any, *, mapped: bool = False) -> NDArray[Any]:
+    """A zeroed page-locked array: copies to and from the GPU do not wait for the processor.
+
+    With ``mapped`` the GPU can also read it in place, at its `device_address`.
+    """
     cudart = runtime()
+    flags = cudart.cudaHostAllocMapped if mapped else cudart.cudaHostAllocDefault
     kind = np.dtype(dtype)
     nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
     address = int(
         check(
-            cudart.cudaHostAlloc(max(nbytes, 1), cudart.cudaHostAllocDefault),
+            cudart.cudaHostAlloc(max(nbytes, 1), flags),
             f'allocating {nbytes} bytes of page-locked memory',
         )
     )
@@ -140,6 +190,12 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     weakref.finalize(raw, cudart.cudaFreeHost, address)
     array: NDArray[Any] = np.frombuffer(raw, np.uint8).view(kind).reshape(shape)
     return array
+
+
+def device_address(array: NDArray[Any]) -> int:
+    """Where the GPU finds a mapped array."""
+    found = runtime().cudaHostGetDevicePointer(array.ctypes.data, 0)
+    return int(check(found, 'asking for the GPU address of host memory'))
 
 
 def is_pinned(array: NDArray[Any]) -> bool:
@@ -157,6 +213,7 @@ def upload(address: int, array: NDArray[Any], stream: int) -> None:
         cudart.cudaMemcpyAsync(address, array.ctypes.data, array.nbytes, kind, stream),
         'copying to the GPU',
     )
+    traffic.add(1, array.nbytes)
 
 
 def download(array: NDArray[Any], address: int, stream: int) -> None:
@@ -170,15 +227,20 @@ def download(array: NDArray[Any], address: int, stream: int) -> None:
 
 
 class Graph:
-    """What was queued while it was captured, launched again as one thing."""
+    """What was queued while it was captured, launched again as one thing.
 
-    def __init__(self, executable: Any) -> None:
+    ``uploads`` and ``upload_bytes`` are the host-to-device copies in it.
+    """
+
+    def __init__(self, executable: Any, uploads: int = 0, upload_bytes: int = 0) -> None:
         self._executable = executable
+        self.uploads, self.upload_bytes = uploads, upload_bytes
         self._finalizer = weakref.finalize(self, runtime().cudaGraphExecDestroy, executable)
 
     def launch(self, stream: int) -> None:
         """Queue it on ``stream``."""
         check(runtime().cudaGraphLaunch(self._executable, stream), 'launching a CUDA graph')
+        traffic.add(self.uploads, self.upload_bytes)
 
     def close(self) -> None:
         """Destroy it; a second call does nothing."""
@@ -195,13 +257,18 @@ def capturing(stream: int) -> Iterator[list[Graph]]:
     mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
     check(cudart.cudaStreamBeginCapture(stream, mode), 'beginning a capture')
     graphs: list[Graph] = []
+    before = traffic.uploads, traffic.upload_bytes
     try:
         yield graphs
     except BaseException:
         cudart.cudaStreamEndCapture(stream)  # the first error is the one to tell
         raise
+    # Captured copies have not run: they count when the graph does.
+    copies = traffic.uploads - before[0], traffic.upload_bytes - before[1]
+    traffic.uploads, traffic.upload_bytes = before
     captured = check(cudart.cudaStreamEndCapture(stream), 'ending a capture')
     try:
-        graphs.append(Graph(check(cudart.cudaGraphInstantiate(captured, 0), 'making a graph')))
+        executable = check(cudart.cudaGraphInstantiate(captured, 0), 'making a graph')
+        graphs.append(Graph(executable, *copies))
     finally:
         cudart.cudaGraphDestroy(captured)

@@ -125,6 +125,9 @@ def timing_to_msg(
         deadline_ms=timing.deadline_ms,
         deadline_met=timing.inference_ms <= timing.deadline_ms,
         consumed_steps=timing.consumed_steps,
+        uploads=timing.uploads,
+        upload_bytes=timing.upload_bytes,
+        device_memory_mib=timing.device_memory_mib,
     )
 
 

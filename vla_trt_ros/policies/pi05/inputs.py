@@ -8,11 +8,8 @@ import numpy as np
 
 from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, Uint8Array
+from vla_trt_ros.preprocess.levels import SCALE
 from vla_trt_ros.preprocess.resize import resize_with_pad
-
-# 0..255 -> -1..1, looked up instead of computed; 0, the pad, becomes -1.
-SCALE: Float32Array = (np.arange(256) / 255.0 * 2.0 - 1.0).astype(np.float32)
-SCALE.flags.writeable = False
 
 
 class ImageInput:

@@ -1,0 +1,206 @@
+"""A GPU that lives in host memory, for the logic around a real one.
+
+`Cuda` has the calls of cuda-python's runtime that gpu/cuda.py makes; "device" memory is memory, a
+captured stream records what is queued on it, and a graph plays it back. Everything else runs when
+it is queued: `LazyCuda` is the GPU that runs as late as it may.
+"""
+# ruff: noqa: N802, N815  the names are cuda-python's
+
+import ctypes
+import itertools
+from types import SimpleNamespace
+
+
+class Status(int):
+    """cudaError_t: an integer with a name."""
+
+    name = 'cudaSuccess'
+
+
+class Failure(Status):
+    name = 'cudaErrorMemoryAllocation'
+
+
+OK = Status(0)
+
+
+class Cuda:
+    """cuda.bindings.runtime, as far as it is used. ``fail`` names a call that fails."""
+
+    cudaStreamNonBlocking = 1
+    cudaHostAllocDefault = 0
+    cudaHostAllocMapped = 2
+    cudaEventDisableTiming = 2
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaMemoryType = SimpleNamespace(cudaMemoryTypeHost=1)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaDeviceAttr = SimpleNamespace(
+        cudaDevAttrComputeCapabilityMajor='major',
+        cudaDevAttrComputeCapabilityMinor='minor',
+        cudaDevAttrIntegrated='integrated',
+    )
+
+    def __init__(self, target='sm_120', integrated=False):
+        self.target = target
+        self.integrated = integrated
+        self.fail = ''
+        self.log = []
+        self.capture = None
+        self._handles = itertools.count(100)
+        self._memory = {}
+        self._pinned = set()
+        self._graphs = {}
+
+    def queue(self, name, action):
+        """Do it, or keep it for a graph."""
+        self.log.append(name)
+        if self.capture is None:
+            action()
+        else:
+            self.capture.append((name, action))
+
+    def _allocate(self, count):
+        block = (ctypes.c_uint8 * count)()
+        address = ctypes.addressof(block)
+        self._memory[address] = block
+        return address
+
+    def cudaGetErrorString(self, status):
+        return OK, b'out of memory' if status else b'no error'
+
+    def cudaDeviceGetAttribute(self, which, index):
+        if which == 'integrated':
+            return OK, int(self.integrated)
+        number = int(self.target.removeprefix('sm_'))
+        return OK, number // 10 if which == 'major' else number % 10
+
+    def cudaStreamCreateWithFlags(self, flags):
+        return OK, next(self._handles)
+
+    def cudaStreamDestroy(self, handle):
+        return (OK,)
+
+    def cudaStreamSynchronize(self, handle):
+        if handle:  # not the default stream, which only clears memory
+            self.log.append('wait')
+        return (OK,)
+
+    def cudaMalloc(self, count):
+        if self.fail == 'cudaMalloc':
+            return Failure(2), None
+        return OK, self._allocate(count)
+
+    def cudaFree(self, address):
+        self._memory.pop(address, None)
+        return (OK,)
+
+    def cudaMemset(self, address, value, count):
+        ctypes.memset(address, value, count)
+        return (OK,)
+
+    def cudaHostAlloc(self, count, flags):
+        address = self._allocate(count)
+        self._pinned.add(address)
+        return OK, address
+
+    def cudaHostGetDevicePointer(self, address, flags):
+        return OK, address
+
+    def cudaFreeHost(self, address):
+        self._memory.pop(address, None)
+        return (OK,)
+
+    def cudaPointerGetAttributes(self, address):
+        return OK, SimpleNamespace(type=1 if address in self._pinned else 0)
+
+    def cudaMemcpyAsync(self, to, source, count, kind, stream):
+        name = {1: 'upload', 2: 'download'}[kind]
+        self.queue(name, lambda: ctypes.memmove(to, source, count))
+        return (OK,)
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        self.capture = []
+        return (OK,)
+
+    def cudaStreamEndCapture(self, stream):
+        captured, self.capture = self.capture, None
+        return OK, captured
+
+    def cudaGraphInstantiate(self, captured, flags):
+        return OK, captured
+
+    def cudaGraphDestroy(self, captured):
+        return (OK,)
+
+    def cudaGraphExecDestroy(self, graph):
+        return (OK,)
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.log.append('graph')
+        for _, action in graph:
+            action()
+        return (OK,)
+
+
+class LazyCuda(Cuda):
+    """Nothing that is queued runs before somebody waits for it: a forgotten wait shows as wrong
+    bytes. Streams are queues; an event is a place in one.
+    """
+
+    def __init__(self, **facts):
+        super().__init__(**facts)
+        self._queues = {}
+        self._events = {}
+        self.allocations = 0
+
+    def _allocate(self, count):
+        self.allocations += 1
+        return super()._allocate(count)
+
+    def put(self, stream, action):
+        """Queue ``action`` on ``stream``."""
+        self._queues.setdefault(stream, []).append(action)
+
+    def run(self, stream, upto=None):
+        """Run a stream's queue, or its first ``upto`` entries."""
+        queue = self._queues.get(stream, [])
+        count = len(queue) if upto is None else upto
+        for _ in range(count):
+            queue.pop(0)()
+
+    def cudaMemcpyAsync(self, to, source, count, kind, stream):
+        self.log.append('upload' if kind == 1 else 'download')
+        self.put(stream, lambda: ctypes.memmove(to, source, count))
+        return (OK,)
+
+    def cudaStreamSynchronize(self, stream):
+        self.run(stream)
+        return (OK,)
+
+    def cudaEventCreateWithFlags(self, flags):
+        self.allocations += 1
+        handle = next(self._handles)
+        self._events[handle] = None
+        return OK, handle
+
+    def cudaEventDestroy(self, event):
+        return (OK,)
+
+    def cudaEventRecord(self, event, stream):
+        mark = SimpleNamespace(stream=stream, done=False)
+        self._events[event] = mark
+        self.put(stream, lambda: setattr(mark, 'done', True))
+        return (OK,)
+
+    def _reach(self, mark):
+        while mark is not None and not mark.done:
+            self.run(mark.stream, 1)
+
+    def cudaEventSynchronize(self, event):
+        self._reach(self._events[event])
+        return (OK,)
+
+    def cudaStreamWaitEvent(self, stream, event, flags):
+        mark = self._events[event]
+        self.put(stream, lambda: self._reach(mark))
+        return (OK,)

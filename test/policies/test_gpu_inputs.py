@@ -1,0 +1,85 @@
+"""Frames of a tick -> the input on the GPU, on a stand-in: equal to the CPU's ImageInput."""
+
+import numpy as np
+import pytest
+from camera_pictures import raw_frame
+from gpu_stand_in import Cuda
+from host_kernel import HostKernel
+
+from vla_trt_ros.errors import BackendError
+from vla_trt_ros.gpu import cuda
+from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
+from vla_trt_ros.policies.pi05.inputs import ImageInput
+from vla_trt_ros.preprocess.cuda.images import ImageSpec
+
+VIEWS = ('base', 'wrist')
+
+
+class Gpu(Cuda):
+    """Events and waits on a GPU that does everything at once: nothing to do."""
+
+    def cudaEventCreateWithFlags(self, flags):  # noqa: N802
+        return 0, 1
+
+    def __getattr__(self, name):
+        if name in ('cudaEventDestroy', 'cudaEventRecord', 'cudaEventSynchronize'):
+            return lambda *rest: (0,)
+        if name == 'cudaStreamWaitEvent':
+            return lambda *rest: (0,)
+        raise AttributeError(name)
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    made = Gpu()
+    monkeypatch.setattr(cuda, 'runtime', lambda: made)
+    return made
+
+
+@pytest.fixture
+def out():
+    return np.zeros((2, 3, 56, 56), np.float32)
+
+
+@pytest.fixture
+def images(out):
+    return GpuImageInput(VIEWS, ImageSpec(2, 56, 56), out.ctypes.data, HostKernel(32))
+
+
+def on_cpu(frames):
+    pixels = np.zeros((2, 3, 56, 56), np.float32)
+    ImageInput(VIEWS, pixels).write(frames)
+    return pixels
+
+
+@pytest.mark.parametrize('missing', [None, 'base', 'wrist'])
+def test_the_input_is_the_cpu_s(images, out, missing):
+    frames = {'base': raw_frame('bgr8', 48, 64), 'wrist': raw_frame('yuyv', 90, 40, noise=True)}
+    frames.pop(missing, None)
+    images.write(frames, stream=3)
+    # One level of 255: Pillow may filter a tall picture in the other order.
+    np.testing.assert_allclose(out, on_cpu(frames), rtol=0, atol=2.01 / 255)
+    np.testing.assert_array_equal(out[0], on_cpu(frames)[0])
+
+
+def test_frames_are_uploaded_as_they_arrive_or_when_they_are_needed(images, out, gpu):
+    arrived = images.upload('base', raw_frame('rgb8', 48, 64))
+    recorded = raw_frame('mono8', 20, 30)
+    before = gpu.log.count('upload')
+    copies = images.write({'base': arrived, 'wrist': recorded}, stream=3)
+    assert copies == (2, 48 * 64 * 3 + 20 * 30)
+    images.write({'base': arrived}, stream=3)
+    # The recorded one, and the filters of two sizes: two tables each.
+    assert gpu.log.count('upload') - before == 1 + 4
+    np.testing.assert_array_equal(out, on_cpu({'base': arrived}))
+
+
+def test_a_camera_that_the_network_does_not_know_is_left_out(images, out):
+    frames = {'base': raw_frame('rgb8', 48, 64), 'roof': raw_frame('rgb8', 8, 8)}
+    assert images.write(frames, stream=3)[0] == 1
+    np.testing.assert_array_equal(out, on_cpu({'base': frames['base']}))
+
+
+def test_views_and_input_must_agree():
+    with pytest.raises(BackendError, match='1 views for an input of 2: they must agree'):
+        GpuImageInput(('base',), ImageSpec(2, 56, 56), 0, HostKernel(32))

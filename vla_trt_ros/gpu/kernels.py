@@ -1,0 +1,123 @@
+"""Our own CUDA kernels: compiled for one GPU by NVRTC, kept on disk, launched through the driver.
+
+A kernel is a .cu file beside the Python that uses it. The machine code is kept under
+$XDG_CACHE_HOME/vla_trt_ros/kernels, by a hash of source, target and options: a second start, or a
+robot without NVRTC that was given the folder, compiles nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vla_trt_ros.errors import BackendError
+from vla_trt_ros.gpu.cuda import check, device_target, driver, runtime
+
+STANDARD = 'c++17'
+_DIGEST = hashlib.sha256().digest_size
+
+
+def cubin(source: Path, target: str) -> bytes:
+    """Machine code of ``source`` for ``target`` ('sm_90'), from the cache or compiled into it.
+
+    Needs no GPU. BackendError if it does not compile, with the compiler's own words.
+    """
+    text = source.read_text(encoding='utf-8')
+    name = hashlib.sha256('\0'.join((text, target, STANDARD)).encode()).hexdigest()
+    file = cache_dir() / f'{source.stem}-{target}-{name[:16]}.cubin'
+    found = _read(file)
+    if found is None:
+        found = compile_source(text, source.name, target)
+        _write(file, found)
+    return found
+
+
+def cache_dir() -> Path:
+    """Where machine code is kept."""
+    root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    return root / 'vla_trt_ros' / 'kernels'
+
+
+def compile_source(text: str, name: str, target: str) -> bytes:
+    """Machine code of CUDA C++ ``text`` for ``target``. BackendError if it does not compile."""
+    try:
+        from cuda.core import Program, ProgramOptions
+    except ImportError:
+        try:  # its name before 0.5
+            from cuda.core.experimental import Program, ProgramOptions
+        except ImportError as error:
+            raise BackendError(
+                f"{name} is compiled by cuda-core ({error}): pip install 'vla_trt_ros[tensorrt]'."
+            ) from error
+    options = ProgramOptions(name=name, arch=target, std=STANDARD)
+    try:
+        return bytes(Program(text, 'c++', options).compile('cubin').code)
+    except Exception as error:
+        raise BackendError(f'{name} for {target}: {error}{_remedy(str(error))}') from error
+
+
+def _remedy(text: str) -> str:
+    if 'libnvrtc' in text:
+        return ' NVRTC is missing: install the CUDA toolkit, or pip install nvidia-cuda-nvrtc.'
+    if 'invalid value for --gpu-architecture' in text:
+        return ' This NVRTC does not know the GPU: sm_110 and later need CUDA 13.'
+    return ''
+
+
+def _read(file: Path) -> bytes | None:
+    """What `_write` kept; None if there is nothing, or a file that was cut or altered."""
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return None
+    digest, code = data[:_DIGEST], data[_DIGEST:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write(file: Path, code: bytes) -> None:
+    # A disk that is full or read-only costs the next start a compilation, nothing else.
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
+            part.write(hashlib.sha256(code).digest() + code)
+        os.replace(part.name, file)
+
+
+class Kernel:
+    """The function ``name`` of the .cu file ``source``, for this machine's GPU."""
+
+    def __init__(self, source: Path, name: str) -> None:
+        check(runtime().cudaFree(0), 'starting the GPU')
+        code = cubin(source, device_target())
+        cu = driver()
+        self._context = check(cu.cuCtxGetCurrent(), 'asking for the GPU context')
+        self.name = name
+        self._module = check(cu.cuModuleLoadData(code), f'loading {source.name}')
+        self._function = check(
+            cu.cuModuleGetFunction(self._module, name.encode()), f'finding {name} in {source.name}'
+        )
+
+    def launch(
+        self,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: Sequence[Any],
+        stream: int,
+    ) -> None:
+        """Queue it on ``stream``; ``arguments`` are ctypes values, copied before this returns."""
+        cu = driver()
+        # The driver, unlike the runtime, wants to be told in each thread.
+        check(cu.cuCtxSetCurrent(self._context), 'using the GPU')
+        addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
+        check(
+            cu.cuLaunchKernel(
+                self._function, *grid, *block, 0, stream, ctypes.addressof(addresses), 0
+            ),
+            f'launching {self.name}',
+        )

@@ -1,0 +1,1 @@
+"""Pi0.5 written to be fast: folded weights, fused kernels, stages for a CUDA graph."""

@@ -1,0 +1,1 @@
+"""Triton kernels. Each computes one method of operations.Ops."""

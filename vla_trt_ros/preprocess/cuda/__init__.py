@@ -1,0 +1,1 @@
+"""The same preprocessing on a GPU: one kernel from camera bytes to the network's input."""
