@@ -105,7 +105,11 @@ def test_a_bundle_with_int8_runs_on_the_cpu(tmp_path):
     bundle = open_bundle(path)
     assert len(graphs_of(bundle, 'denoise', 'bf16')) == 10
     assert {e.precision for e in bundle.manifest.engines} == {'fp32', 'int8'}
-    assert {p.name for p in path.iterdir()} == {*bundle.manifest.files, 'README.md', 'manifest.json'}
+    assert {p.name for p in path.iterdir()} == {
+        *bundle.manifest.files,
+        'README.md',
+        'manifest.json',
+    }
     noise = np.random.default_rng(0).standard_normal((10, 32)).astype(np.float32)
     actions = []
     for platform in (CPU_FP32, CPU_INT8):

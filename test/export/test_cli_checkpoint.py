@@ -156,7 +156,11 @@ def test_a_checkpoint_of_ones_own_needs_no_sizes(own, tmp_path, capsys):
     assert kinds == dict(hand_x='delta', hand_y='delta', hand_z='delta', gripper='absolute')
     assert {s.precision for s in bundle.manifest.sources} == {'fp32'}
     assert {e.precision for e in bundle.manifest.engines} == {'fp32', 'int8'}
-    assert {p.name for p in out.iterdir()} == {*bundle.manifest.files, 'README.md', 'manifest.json'}
+    assert {p.name for p in out.iterdir()} == {
+        *bundle.manifest.files,
+        'README.md',
+        'manifest.json',
+    }
     exact, rounded = infer(out), infer(out, 'cpu-int8')
     assert 1e-4 < np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.2
 
