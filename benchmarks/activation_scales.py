@@ -3,7 +3,8 @@ or without. Cosine to float32 of each stage of nano, fed exact inputs.
 
     python benchmarks/activation_scales.py --json benchmarks/activation-scales.json
 
-Needs the export extra. Nano has random weights; a trained network has louder channels.
+Needs the export extra. The record is of a nano with random weights; a trained network has louder
+channels.
 """
 
 from __future__ import annotations
