@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.evaluation.cases import Case, Outcome, Setup
 from vla_trt_ros.evaluation.station import Station
+from vla_trt_ros.sim.worker_process import begin_worker, draw_on_one_thread
 
 
 def run_cases(
@@ -27,8 +26,7 @@ def run_cases(
     dies.
     """
     workers = min(workers or os.cpu_count() or 1, max(1, len(cases)))
-    # Mesa draws with a thread per core unless told: with a process per core they only collide.
-    os.environ.setdefault('LP_NUM_THREADS', '0')
+    draw_on_one_thread()
     if workers == 1:
         yield from Station(setup).run_all(cases)
         return
@@ -58,18 +56,8 @@ _station: Station
 
 def _begin(setup: Setup) -> None:
     global _station
-    # Ctrl-C reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     _station = Station(setup)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed tells nobody: without this its processes would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _run(case: Case) -> Outcome:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import multiprocessing
 import os
-import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,12 +17,12 @@ from vla_trt_ros.errors import BackendError, BadAction, VlaError
 from vla_trt_ros.sim.dataset.layout import FILE_MB, Layout
 from vla_trt_ros.sim.dataset.staging import Staged, Take, stage
 from vla_trt_ros.sim.dataset.writer import DatasetWriter
+from vla_trt_ros.sim.worker_process import begin_worker
 
 if TYPE_CHECKING:
     from vla_trt_ros.sim.demonstrations import Episode
     from vla_trt_ros.sim.metaworld import MetaWorld
 
-_PR_SET_PDEATHSIG = 1
 _MOST_SCENES = 8  # simulations that a process keeps: each holds a model and an OpenGL context
 
 
@@ -226,12 +223,7 @@ _recorder: _Recorder
 
 def _begin(settings: Settings) -> None:
     global _recorder
-    # Ctrl-C reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):  # Linux: nobody records for a dead parent
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # Mesa draws with a thread per core unless told: with a process per core they only collide.
-    os.environ.setdefault('LP_NUM_THREADS', '0')
+    begin_worker()
     _recorder = _Recorder(settings)
 
 
