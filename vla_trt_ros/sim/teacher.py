@@ -11,15 +11,11 @@ the claws and begin again, and after a slip they often do not end.
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import numpy as np
 
 from vla_trt_ros.datatypes import Float32Array, Float64Array
+from vla_trt_ros.sim.expert import ScriptedPolicy
 from vla_trt_ros.sim.metaworld import MetaWorld
-
-from metaworld.policies import ENV_POLICY_MAP  # isort: skip  # after OpenGL was chosen
 
 LEAD = 0.08
 """Farthest that a target is ahead of the hand on an axis, m: enough force for every task."""
@@ -45,8 +41,7 @@ class Teacher:
 
     def __init__(self, env: MetaWorld) -> None:
         self._env = env
-        policies: dict[str, Any] = ENV_POLICY_MAP
-        self._expert = policies[f'{env.task}-v3']()
+        self._expert = ScriptedPolicy(env)
         self._gain = GAIN.get(env.task, 1.0)
         self._wish = self._puck_wish if env.task in PUCK_TASKS else self._scripted_wish
 
@@ -72,12 +67,7 @@ class Teacher:
 
     def _scripted_wish(self) -> tuple[Float64Array, float]:
         """Lead of the hand, m, and the gripper's target, as Meta-World's expert wants them."""
-        with warnings.catch_warnings():
-            # Its gains are high on purpose; what is too far is cut.
-            warnings.simplefilter('ignore')
-            # A copy: some experts (door-open) write into what they are given.
-            wish = self._expert.get_action(self._env.full_observation.copy())
-        wish = np.asarray(wish, dtype=np.float64)
+        wish = self._expert.action()
         return LEAD * np.clip(self._gain * wish[:3], -1.0, 1.0), (1.0 - float(wish[3])) / 2.0
 
     def _puck_wish(self) -> tuple[Float64Array, float]:
