@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Before any rclpy: other robots on this machine or network must not hear the tests.
@@ -17,3 +19,15 @@ os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(_profile))
 # tests that press Ctrl-C on their children would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope='session')
+def simulator():
+    """Skips where Meta-World cannot run. Import it inside the test: it chooses MuJoCo's OpenGL."""
+    from vla_trt_ros.errors import BackendError
+    from vla_trt_ros.sim.gl import choose_gl
+
+    try:
+        choose_gl()
+    except BackendError as error:
+        pytest.skip(str(error))

@@ -12,21 +12,12 @@ import pytest
 
 pytest.importorskip('ml_dtypes', reason="the robot's GPU extra: pip install '.[tensorrt]'")
 
+from gpu_there import has_gpu, needs_gpu
+
 from vla_trt_ros.backends.captured_chain import CapturedChain
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import cuda
 from vla_trt_ros.gpu.mirror import mirror_of
-
-
-def has_gpu():
-    try:
-        cuda.device_target()
-    except BackendError:
-        return False
-    return True
-
-
-needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not has_gpu(), reason='needs an NVIDIA GPU')]
 
 
 class Copying:

@@ -6,6 +6,7 @@ test/preprocess/cuda and test/camera/test_upload.py hold the same source and log
 import numpy as np
 import pytest
 from camera_pictures import expected, raw_frame
+from gpu_there import needs_gpu
 
 from vla_trt_ros.camera.encodings import ENCODINGS
 from vla_trt_ros.camera.upload import CameraUpload
@@ -14,16 +15,7 @@ from vla_trt_ros.gpu import cuda, kernels
 from vla_trt_ros.preprocess.cuda.images import SOURCE, ImageSpec, ImageWriter
 from vla_trt_ros.preprocess.levels import level_words
 
-
-def has_gpu():
-    try:
-        cuda.device_target()
-    except BackendError:
-        return False
-    return True
-
-
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not has_gpu(), reason='needs an NVIDIA GPU')]
+pytestmark = needs_gpu
 
 
 class Input:

@@ -1,15 +1,7 @@
 """Scenes that only the prompt tells apart."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
-
-from vla_trt_ros.errors import BackendError
-from vla_trt_ros.sim.gl import choose_gl
-
-if find_spec('metaworld') is None:  # not imported here: MuJoCo would choose its OpenGL
-    pytest.skip("needs the simulator: pip install '.[sim]'", allow_module_level=True)
 
 
 def first_view(task, seed):
@@ -23,11 +15,7 @@ def first_view(task, seed):
 
 
 @pytest.mark.parametrize('seed', [0, 900_000])
-def test_reach_and_pick_place_begin_alike_to_the_pixel_and_push_does_not(seed):
-    try:
-        choose_gl()
-    except BackendError as error:
-        pytest.skip(str(error))
+def test_reach_and_pick_place_begin_alike_to_the_pixel_and_push_does_not(seed, simulator):
     reach, pick_place, push = (first_view(t, seed) for t in ('reach', 'pick-place', 'push'))
     for view in ('base', 'wrist'):
         assert np.array_equal(reach[0][view], pick_place[0][view])

@@ -1,13 +1,9 @@
 """The teacher, what disturbs it, and episodes with its labels."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
-from vla_trt_ros.errors import BackendError
 from vla_trt_ros.sim.disturbance import PUSH_LEAD, Disturbance
-from vla_trt_ros.sim.gl import choose_gl
 
 HAND = np.array([0.1, 0.6, 0.2])
 TARGET = np.array([0.15, 0.65, 0.15, 1.0])
@@ -34,13 +30,7 @@ def test_pushes_lead_the_hand_and_slips_move_the_gripper():
 
 
 @pytest.fixture
-def pick_place():
-    if find_spec('metaworld') is None:  # not imported above: MuJoCo would choose its OpenGL
-        pytest.skip("needs the simulator: pip install '.[sim]'")
-    try:
-        choose_gl()
-    except BackendError as error:
-        pytest.skip(str(error))
+def pick_place(simulator):
     from vla_trt_ros.sim.metaworld import MetaWorld
 
     env = MetaWorld('pick-place', width=32, height=32)
