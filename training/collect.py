@@ -162,15 +162,13 @@ class LivePolicy:
         size, horizon = NETWORK.image_size, NETWORK.horizon
         views = [resize_with_pad(images[view], size, size) for view in NETWORK.views]
         pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        offset, scale = self._state_map
-        normalized = torch.from_numpy(((state - offset) / scale).astype(np.float32))[None]
+        normalized = torch.from_numpy(self._normalize(state))[None]
         tokens, mask = self._prompts.draw(self._task, normalized)
         noise = self._random.standard_normal((1, horizon, NETWORK.action_dim)).astype(np.float32)
         out = sample(
             self._model, pixels[None], tokens, mask, torch.from_numpy(noise), self._num_steps
         )
-        offset, scale = self._action_map
-        rows = out[0, :, :4].numpy() * scale + offset
+        rows = self._unnormalize(out[0, :, :4].numpy())
         rows[:, :3] += state[:3]
         rows[:, 3] = np.clip(rows[:, 3], 0.0, 1.0)
         return list(rows[self._late : self._late + self._execute].astype(np.float64))
@@ -181,6 +179,7 @@ class LivePolicy:
         from tokens import PromptTable
 
         from vla_trt_ros.export.pi05.model import Pi05
+        from vla_trt_ros.preprocess.normalize import Normalize, Unnormalize
 
         torch.set_num_threads(1)
         saved = torch.load(self._path, map_location='cpu', weights_only=False)
@@ -192,5 +191,5 @@ class LivePolicy:
             )
         self._model.load_state_dict(saved['weights'])
         stats = saved['stats']
-        self._state_map = stats['state'].linear('quantiles')
-        self._action_map = stats['actions'].linear('quantiles')
+        self._normalize = Normalize(stats['state'], 'quantiles')
+        self._unnormalize = Unnormalize(stats['actions'], 'quantiles')

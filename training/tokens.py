@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla_trt_ros.preprocess.tokenize import STATE_BINS, Tokenizer
+from vla_trt_ros.preprocess.tokenize import STATE_BINS, Tokenizer, digitize
 from vla_trt_ros.sim.prompts import prompts_for
 
 _PROBE = np.array([-0.9, -0.3, 0.3, 0.9], np.float32)
@@ -41,7 +41,7 @@ class PromptTable:
             first.append(len(rows))
             for phrase in prompts_for(task):
                 tokens = list(self._tokenizer.encode(phrase, _PROBE).tokens)
-                probe = [self._state_tokens(n)[0] for n in self._bins(_PROBE)]
+                probe = [self._state_tokens(n)[0] for n in digitize(_PROBE).tolist()]
                 place = next(i for i in range(len(tokens)) if tokens[i : i + 4] == probe)
                 rows.append(tokens + [0] * (length - len(tokens)))
                 places.append(place)
@@ -89,9 +89,6 @@ class PromptTable:
             torch.from_numpy(state)[None].to(self._rows.device),
         )
         assert tokens[0][mask[0]].tolist() == expected, f'tokens of {task} differ'
-
-    def _bins(self, state: np.typing.NDArray[np.float32]) -> list[int]:
-        return [int(b) for b in np.digitize(state, np.linspace(-1, 1, STATE_BINS + 1)[:-1]) - 1]
 
     def _state_tokens(self, number: int) -> list[int]:
         tokens: list[int] = self._tokenizer._pieces.encode(f' {number}')

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from collect import POLICY, Job, play
+from loss_plot import plot
 from network import clear_padding, draw_times, flow_loss, fresh_model
 from recipe import NETWORK, ROBOT, Recipe
 from store import Augmentation, FrameStore, relative
@@ -141,7 +142,7 @@ class Learner:
                 self._save()
         self._save()
         self._say({'event': 'done', 'minutes': (time.monotonic() - began) / 60.0})
-        plot(self.args.out)
+        plot(self.args.out, BENCHMARK_TASKS, every=_LOG_EVERY, window=_WINDOW)
 
     def _update(self, loss_of: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         recipe = self.recipe
@@ -290,35 +291,6 @@ class Learner:
         print(line, flush=True)
         self.log_file.write(line + '\n')
         self.log_file.flush()
-
-
-def plot(out: Path) -> None:
-    """Loss, and success of the learning policy, over time."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    lines = (out / 'log.jsonl').read_text(encoding='utf-8').splitlines()
-    records = [r for r in map(json.loads, lines) if 'loss' in r]
-    if not records:
-        return
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout='constrained')
-    minutes = np.arange(len(records)) * _LOG_EVERY / 60.0
-    left.plot(minutes, [r['loss'] for r in records], color='#2f6db3')
-    left.set(xlabel='minutes of learning', ylabel='flow-matching loss', yscale='log')
-    for task in BENCHMARK_TASKS:
-        points = [
-            (m, r['policy_success'][task][0] / r['policy_success'][task][1])
-            for m, r in zip(minutes, records, strict=True)
-            if task in r.get('policy_success', {})
-        ]
-        if points:
-            right.plot(*zip(*points, strict=True), label=task, linewidth=1.2)
-    right.set(xlabel='minutes of learning', ylabel=f'success, latest {_WINDOW} of its episodes')
-    right.legend(fontsize=7, frameon=False)
-    figure.savefig(out / 'loss.png', dpi=130)
-    plt.close(figure)
 
 
 def _vocabulary(path: Path | None) -> bytes:
