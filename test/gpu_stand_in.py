@@ -31,6 +31,7 @@ class Cuda:
     cudaHostAllocDefault = 0
     cudaHostAllocMapped = 2
     cudaEventDisableTiming = 2
+    cudaEventRecordExternal = 1
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaMemoryType = SimpleNamespace(cudaMemoryTypeHost=1)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
@@ -44,6 +45,7 @@ class Cuda:
         self.target = target
         self.integrated = integrated
         self.fail = ''
+        self.free = 40 << 30
         self.log = []
         self.capture = None
         self._handles = itertools.count(100)
@@ -117,6 +119,32 @@ class Cuda:
         name = {1: 'upload', 2: 'download'}[kind]
         self.queue(name, lambda: ctypes.memmove(to, source, count))
         return (OK,)
+
+    def cudaSetDevice(self, index):
+        return (OK,)
+
+    def cudaMemGetInfo(self):
+        return OK, self.free, 80 << 30
+
+    def cudaEventCreate(self):
+        return OK, next(self._handles)
+
+    def cudaEventDestroy(self, event):
+        return (OK,)
+
+    def cudaEventRecordWithFlags(self, event, stream, flags):
+        assert flags == (self.capture is not None)  # CUDA refuses it otherwise
+        return (OK,)
+
+    def cudaEventSynchronize(self, event):
+        self.log.append('wait')
+        return (OK,)
+
+    def cudaEventElapsedTime(self, begin, end):
+        return OK, 0.5
+
+    def cudaStreamIsCapturing(self, stream):
+        return OK, int(self.capture is not None)
 
     def cudaStreamBeginCapture(self, stream, mode):
         self.capture = []

@@ -17,6 +17,14 @@ class BackendError(VlaError):
     """A backend is not installed, cannot load an engine, or refused to run it."""
 
 
+class NotCapturable(BackendError):
+    """An engine runs, but not while a CUDA graph is captured."""
+
+
+class DeviceLost(BackendError):
+    """The GPU failed in a way that only a new process gets over: restart the node."""
+
+
 class BadInput(VlaError):
     """A message cannot be used: it is counted and the robot holds; the node goes on."""
 

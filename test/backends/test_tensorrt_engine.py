@@ -164,19 +164,56 @@ def test_what_is_captured(chain, cuda):
     assert cuda.log.count('engine') == 4  # each once before, for what a first run allocates
 
 
-def test_a_capture_is_ended_when_an_engine_fails(chain, cuda):
-    prefix, denoise, _ = chain
-    denoise.enqueue()
+def test_what_cannot_be_captured_is_queued_piece_by_piece_and_says_so(chain, cuda, caplog):
+    prefix, denoise, buffers = chain
     real = denoise.enqueue
 
     def fails(*, stream=None):
-        denoise._context.fail = stream is not None
+        denoise._context.fail = cuda.capture is not None
         real(stream=stream)
 
     denoise.enqueue = fails
-    with pytest.raises(BackendError, match='denoise: TensorRT did not queue the engine'):
+    captured = CapturedChain([prefix, denoise])
+    assert cuda.capture is None
+    assert not captured.captured
+    (record,) = caplog.records
+    assert 'piece by piece' in record.message
+    assert 'denoise: TensorRT did not queue the engine' in record.message
+    buffers['pixels'][...] = 2.0
+    cuda.log.clear()
+    captured.run()
+    assert cuda.log == ['upload', 'upload', 'engine', 'engine', 'download', 'wait']
+    assert buffers['actions'][0, 1] == expected(buffers['pixels'], buffers['prefix_mask'])
+
+
+def test_a_capture_is_ended_when_an_engine_fails_otherwise(chain, cuda):
+    prefix, denoise, _ = chain
+    real = denoise.enqueue
+
+    def fails(*, stream=None):
+        if cuda.capture is not None:
+            raise BackendError('denoise: out of memory')
+        real(stream=stream)
+
+    denoise.enqueue = fails
+    with pytest.raises(BackendError, match='denoise: out of memory'):
         CapturedChain([prefix, denoise])
     assert cuda.capture is None
+
+
+def test_stage_times_and_inputs_that_are_on_the_gpu(chain, cuda):
+    prefix, denoise, buffers = chain
+    captured = CapturedChain([prefix, denoise], on_gpu={'pixels'})
+    cuda.log.clear()
+    captured.launch(3)
+    captured.wait()
+    assert cuda.log == ['graph', 'wait']
+    assert captured.stage_ms() == dict.fromkeys(('upload', 'prefix', 'denoise', 'download'), 0.5)
+    assert captured.captured
+    buffers['prefix_mask'][...] = True
+    buffers['pixels'][...] = 9.0  # nobody copies them
+    captured.run()
+    assert buffers['actions'][0, 0] == expected(0 * buffers['pixels'], buffers['prefix_mask'])
 
 
 def test_a_chain_must_hold_what_writes_its_inputs(chain):

@@ -7,7 +7,7 @@ next one reads is the same memory, so nothing is copied between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
+from vla_trt_ros.gpu.mirror import Mirror
 
 Array = NDArray[Any]
 Buffers = MutableMapping[str, Array]
@@ -36,6 +37,12 @@ class EngineSource:
     precision: str = 'fp32'
     threads: int = 1
     """CPU threads the engine may use."""
+    stage: str = ''
+    """'vision', 'prefix' or 'denoise', for backends that keep several in one file."""
+    prompt_bucket: int | None = None
+    num_steps: int | None = None
+    shared: MutableMapping[str, object] = field(default_factory=dict)
+    """What the engines of one policy share; a backend keeps there what it loads once."""
 
 
 class Engine(Protocol):
@@ -78,6 +85,31 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class DeviceEngine(Engine, Protocol):
+    """An engine on a GPU. Host arrays that it exchanges with the caller are page-locked."""
+
+    @property
+    def name(self) -> str:
+        """For messages: 'denoise, 64 tokens, 10 steps'."""
+        ...
+
+    @property
+    def mirrors(self) -> Mapping[str, Mirror]:
+        """GPU memory of inputs and outputs. A tensor that the backend keeps to itself has none."""
+        ...
+
+    @property
+    def compacts(self) -> bool:
+        """Whether missing views are left out, instead of masked (`for_views`)."""
+        ...
+
+    def for_views(self, views: int) -> DeviceEngine:
+        """The engine for calls in which ``views`` views are there, and come first; itself where
+        it masks.
+        """
+        ...
 
 
 def bind(

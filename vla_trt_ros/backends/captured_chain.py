@@ -1,67 +1,129 @@
-"""A chain of TensorRT engines as one CUDA graph: copies in, every engine, copies out.
+"""A chain of engines on a GPU as one CUDA graph: copies in, every engine, copies out.
 
 Launching one graph costs a few microseconds of the processor where queueing every kernel costs
-milliseconds. Not yet executed on a GPU; see backends/tensorrt.py.
+milliseconds. Events between the stages are part of the graph, so that every launch is timed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from types import TracebackType
 
-from vla_trt_ros.backends.base import Array
-from vla_trt_ros.backends.tensorrt import TensorRTEngine
-from vla_trt_ros.errors import BackendError
-from vla_trt_ros.gpu.cuda import Stream, capturing, is_pinned
+from vla_trt_ros.backends.base import Array, DeviceEngine
+from vla_trt_ros.errors import BackendError, NotCapturable
+from vla_trt_ros.gpu.cuda import Event, Graph, Stream, capturing, is_pinned
 from vla_trt_ros.gpu.mirror import Mirror
 
 Copies = dict[str, tuple[Mirror, Array]]
 
+_log = logging.getLogger(__name__)
+
 
 class CapturedChain:
-    """``engines`` in their order, captured once. The engines must outlive it.
+    """``engines`` in their order, run once and captured. The engines must outlive it.
 
     The caller writes the inputs of the engines and reads their outputs, as with the engines
-    themselves. BackendError if a host array is not page-locked.
+    themselves. Inputs named in ``on_gpu`` are not copied: the caller writes their mirrors on the
+    stream that it launches on. Where an engine cannot be captured, which is logged, every launch
+    queues the chain piece by piece instead.
+
+    BackendError if an engine fails, or a host array is not page-locked.
     """
 
-    def __init__(self, engines: Sequence[TensorRTEngine]) -> None:
+    def __init__(
+        self,
+        engines: Sequence[DeviceEngine],
+        *,
+        on_gpu: Collection[str] = (),
+        stream: Stream | None = None,
+    ) -> None:
         if not engines:
             raise BackendError('a chain needs one engine at least.')
         self.name = ' -> '.join(e.name for e in engines)
-        self._stream = Stream()
-        before, after = host_copies(engines)
-        for name, (_, array) in (*before.items(), *after.items()):
+        self._engines = tuple(engines)
+        self._own = Stream() if stream is None else None
+        self._stream = stream or self._own
+        self._launched_on = self.stream.handle
+        before, self._after = host_copies(engines)
+        self._before = {n: copy for n, copy in before.items() if n not in on_gpu}
+        for name, (_, array) in (*self._before.items(), *self._after.items()):
             if not is_pinned(array):
                 raise BackendError(
                     f'buffer {name!r} is not page-locked, and a captured copy needs that; let the '
                     'engines allocate it.'
                 )
-        for engine in engines:
-            engine.enqueue()  # the first run allocates and compiles, which a capture forbids
-        handle = self._stream.handle
-        with capturing(handle) as graphs:
-            for mirror, array in before.values():
-                mirror.upload(array, handle)
-            for engine in engines:
-                engine.enqueue(stream=handle)
-            for mirror, array in after.values():
-                mirror.download(array, handle)
-        (self._graph,) = graphs
+        self._marks = [Event() for _ in range(len(engines) + 3)]
+        self._graph = self._capture()
+
+    @property
+    def stream(self) -> Stream:
+        """Where the chain was captured, and where `run` runs."""
+        assert self._stream is not None
+        return self._stream
+
+    @property
+    def captured(self) -> bool:
+        """Whether a launch is one graph."""
+        return self._graph is not None
+
+    def _capture(self) -> Graph | None:
+        handle = self.stream.handle
+        self._queue(handle)  # the first run allocates and compiles, which a capture forbids
+        self.stream.wait()
+        try:
+            with capturing(handle) as graphs:
+                self._queue(handle)
+        except NotCapturable as error:
+            _log.warning('%s is queued piece by piece, which is slower: %s', self.name, error)
+            return None
+        return graphs[0]
+
+    def _queue(self, stream: int) -> None:
+        marks = iter(self._marks)
+        next(marks).record_in_graph(stream)
+        for mirror, array in self._before.values():
+            mirror.upload(array, stream)
+        for engine in self._engines:
+            next(marks).record_in_graph(stream)
+            engine.enqueue(stream=stream)
+        next(marks).record_in_graph(stream)
+        for mirror, array in self._after.values():
+            mirror.download(array, stream)
+        next(marks).record_in_graph(stream)
+
+    def launch(self, stream: int | None = None) -> None:
+        """Queue the chain on ``stream`` (its own: None); outputs are valid after `wait`."""
+        self._launched_on = self.stream.handle if stream is None else stream
+        if self._graph is None:
+            self._queue(self._launched_on)
+        else:
+            self._graph.launch(self._launched_on)
+
+    def wait(self) -> None:
+        """Until the last launch is done. BackendError if it failed, DeviceLost if for good."""
+        self._marks[-1].wait()
 
     def run(self) -> None:
         """Run the chain once and wait."""
-        self._graph.launch(self._stream.handle)
-        self._stream.wait()
+        self.launch()
+        self.wait()
 
-    def launch(self, stream: int) -> None:
-        """Queue the chain on ``stream``; outputs are valid when the stream got there."""
-        self._graph.launch(stream)
+    def stage_ms(self) -> dict[str, float]:
+        """Milliseconds of the last launch, which must be done: 'upload' (the chain's own copies),
+        each stage by its name, 'download'.
+        """
+        names = ('upload', *(e.name.partition(',')[0] for e in self._engines), 'download')
+        spans = pairwise(self._marks)
+        return {name: end.since(begin) for name, (begin, end) in zip(names, spans, strict=True)}
 
     def close(self) -> None:
         """Destroy the graph; the engines stay."""
-        self._graph.close()
-        self._stream.close()
+        if self._graph is not None:
+            self._graph.close()
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> CapturedChain:
         return self
@@ -75,7 +137,7 @@ class CapturedChain:
         self.close()
 
 
-def host_copies(engines: Sequence[TensorRTEngine]) -> tuple[Copies, Copies]:
+def host_copies(engines: Sequence[DeviceEngine]) -> tuple[Copies, Copies]:
     """What goes to the GPU before ``engines`` run, and what comes back after.
 
     In: inputs that no engine of the chain wrote before. Out: outputs that none of them reads.
@@ -83,10 +145,11 @@ def host_copies(engines: Sequence[TensorRTEngine]) -> tuple[Copies, Copies]:
     """
     before: Copies = {}
     written: set[int] = set()
-    for engine in engines:
+    held = [(engine, engine.mirrors) for engine in engines]
+    for engine, mirrors in held:
         for name, array in engine.inputs.items():
-            mirror = engine.mirrors[name]
-            if mirror.address in written:
+            mirror = mirrors.get(name)
+            if mirror is None or mirror.address in written:
                 continue
             if mirror.written:
                 raise BackendError(
@@ -94,12 +157,12 @@ def host_copies(engines: Sequence[TensorRTEngine]) -> tuple[Copies, Copies]:
                     'the chain; add that engine, first things first.'
                 )
             before[name] = (mirror, array)
-        written |= {engine.mirrors[name].address for name in engine.outputs}
-    read = {e.mirrors[name].address for e in engines for name in e.inputs}
+        written |= {mirrors[name].address for name in engine.outputs if name in mirrors}
+    read = {m[name].address for e, m in held for name in e.inputs if name in m}
     after = {
-        name: (engine.mirrors[name], array)
-        for engine in engines
+        name: (mirrors[name], array)
+        for engine, mirrors in held
         for name, array in engine.outputs.items()
-        if engine.mirrors[name].address not in read
+        if name in mirrors and mirrors[name].address not in read
     }
     return before, after

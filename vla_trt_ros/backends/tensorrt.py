@@ -26,8 +26,8 @@ from vla_trt_ros.backends.engine_file import EngineRecord, read_record
 from vla_trt_ros.backends.trt_module import TensorRT, find_tensorrt
 from vla_trt_ros.config import available, load_platform
 from vla_trt_ros.datatypes import TensorSpec
-from vla_trt_ros.errors import BackendError, ConfigError
-from vla_trt_ros.gpu.cuda import Stream, device_target, pinned
+from vla_trt_ros.errors import BackendError, ConfigError, NotCapturable
+from vla_trt_ros.gpu.cuda import Stream, device_target, is_capturing, pinned
 from vla_trt_ros.gpu.mirror import Mirror, mirror_of
 
 _DTYPES = {
@@ -95,6 +95,16 @@ class TensorRTEngine:
         """GPU memory of every input and output."""
         return self._mirrors
 
+    @property
+    def compacts(self) -> bool:
+        """No: a missing view is masked."""
+        return False
+
+    def for_views(self, views: int) -> TensorRTEngine:
+        """Itself."""
+        del views
+        return self
+
     def enqueue(self, *, stream: int | None = None) -> None:
         """Run once and wait; or queue the engine alone on ``stream`` (a cudaStream_t)."""
         if self._closed:
@@ -115,7 +125,8 @@ class TensorRTEngine:
 
     def _queue(self, stream: int) -> None:
         if not self._context.execute_async_v3(stream):
-            raise BackendError(
+            kind = NotCapturable if is_capturing(stream) else BackendError
+            raise kind(
                 f'{self.name}: TensorRT did not queue the engine: {self._trt.last_errors()}.'
             )
 

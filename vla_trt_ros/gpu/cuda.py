@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_trt_ros.errors import BackendError
+from vla_trt_ros.errors import BackendError, DeviceLost
 
 
 @cache
@@ -69,11 +69,35 @@ def check(result: tuple[Any, ...], doing: str) -> Any:
         with contextlib.suppress(Exception):
             text = runtime().cudaGetErrorString(status)[1].decode()
         name = getattr(status, 'name', str(int(status)))
-        raise BackendError(f'{doing}: CUDA says {name}, {text or "no more"}.{_remedy(name)}')
+        kind = DeviceLost if name in LOST else BackendError
+        raise kind(f'{doing}: CUDA says {name}, {text or "no more"}.{_remedy(name)}')
     return values[0] if len(values) == 1 else tuple(values)
 
 
+LOST = frozenset(
+    f'cudaError{name}'
+    for name in (
+        'Assert',
+        'ContextIsDestroyed',
+        'ECCUncorrectable',
+        'HardwareStackError',
+        'IllegalAddress',
+        'IllegalInstruction',
+        'InvalidAddressSpace',
+        'InvalidPc',
+        'LaunchFailure',
+        'LaunchTimeout',
+        'MisalignedAddress',
+        'NvlinkUncorrectable',
+        'Unknown',
+    )
+)
+"""Errors after which CUDA fails every call of the process: only a new process helps."""
+
+
 def _remedy(name: str) -> str:
+    if name in LOST:
+        return ' The GPU is lost to this process: restart the node.'
     if name == 'cudaErrorMemoryAllocation':
         return ' The GPU is full: close what else runs on it, or choose a smaller precision.'
     if name in ('cudaErrorInsufficientDriver', 'cudaErrorNoDevice'):
@@ -86,6 +110,14 @@ def device_target(index: int = 0) -> str:
     major = _attribute('cudaDevAttrComputeCapabilityMajor', index)
     minor = _attribute('cudaDevAttrComputeCapabilityMinor', index)
     return f'sm_{major}{minor}'
+
+
+def memory(index: int = 0) -> tuple[int, int]:
+    """Free and total bytes of a GPU. BackendError where there is none."""
+    cudart = runtime()
+    check(cudart.cudaSetDevice(index), 'choosing the GPU')
+    free, total = check(cudart.cudaMemGetInfo(), 'asking the GPU for its memory')
+    return int(free), int(total)
 
 
 def is_integrated(index: int = 0) -> bool:
@@ -135,6 +167,13 @@ class Event:
     def record(self, stream: int) -> None:
         """Happen on ``stream`` after what is queued there."""
         check(runtime().cudaEventRecord(self._event, stream), 'recording an event')
+
+    def record_in_graph(self, stream: int) -> None:
+        """As `record`; where ``stream`` is being captured, happen at every launch of the graph."""
+        cudart = runtime()
+        # CUDA refuses the flag outside of a capture.
+        flags = cudart.cudaEventRecordExternal if is_capturing(stream) else 0
+        check(cudart.cudaEventRecordWithFlags(self._event, stream, flags), 'recording an event')
 
     def wait(self) -> None:
         """Until it has happened; at once if it was never recorded."""
@@ -245,6 +284,13 @@ class Graph:
     def close(self) -> None:
         """Destroy it; a second call does nothing."""
         self._finalizer()
+
+
+def is_capturing(stream: int) -> bool:
+    """Whether ``stream`` is being captured."""
+    cudart = runtime()
+    status = check(cudart.cudaStreamIsCapturing(stream), 'asking about a capture')
+    return bool(int(status))
 
 
 @contextlib.contextmanager

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import cast
 
-from vla_trt_ros.backends.base import Array, Buffers, Engine, EngineSource
+from vla_trt_ros.backends.base import Array, Buffers, DeviceEngine, Engine, EngineSource
+from vla_trt_ros.backends.captured_chain import CapturedChain
 from vla_trt_ros.backends.registry import load_engine
 from vla_trt_ros.bundle import Bundle, EngineEntry
-from vla_trt_ros.config import PlatformConfig
-from vla_trt_ros.errors import BundleError, ConfigError
+from vla_trt_ros.config import STAGES, PlatformConfig
+from vla_trt_ros.errors import BackendError, BundleError, ConfigError
+from vla_trt_ros.gpu.cuda import Stream
+from vla_trt_ros.gpu.mirror import Mirror, mirror_of
 from vla_trt_ros.policies.pi05.spec import (
     Pi05Config,
     StageSpec,
@@ -35,6 +40,45 @@ class Chain:
     mask: Array
 
 
+ChainKey = tuple[int, int, int]
+"""Views that are there, prompt bucket, step count."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuChain:
+    """One launch from inputs to actions. Write the page-locked arrays, launch, wait,
+    read. ``actions`` stay valid until the next launch of any chain.
+    """
+
+    captured: CapturedChain
+    pixels: Array
+    """float32 [V, 3, S, S] in [-1, 1]; copied in only if `Engines.capture` was told so."""
+    pixels_mirror: Mirror
+    """GPU memory of ``pixels``, for a kernel on the launching stream."""
+    tokens: Array
+    """int64 [P]."""
+    mask: Array
+    """bool [V * T + P]; with views missing, where `Engines.compacts`: those that are there first,
+    then False up to V * T, then the prompt.
+    """
+    noise: Array
+    """float32 [H, A]."""
+    actions: Array
+    """float32 [H, A], normalised."""
+
+    def launch(self, stream: int | None = None) -> None:
+        """Queue on ``stream`` (`Engines.stream`: None)."""
+        self.captured.launch(stream)
+
+    def wait(self) -> None:
+        """Until the last launch is done. BackendError if it failed, DeviceLost if for good."""
+        self.captured.wait()
+
+    def stage_ms(self) -> dict[str, float]:
+        """Of the last launch: upload, vision, prefix, denoise, download."""
+        return self.captured.stage_ms()
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """Every engine of a policy, ready to run."""
@@ -45,6 +89,68 @@ class Engines:
     pixels: Array
     noise: Array
     actions: Array
+    on_gpu: bool = False
+    """Every stage runs on a GPU: `capture` gives chains."""
+    compacts: bool = False
+    """Missing views are left out by some stage: views that are there come first."""
+    captured: dict[ChainKey, GpuChain] = field(default_factory=dict)
+
+    def capture(
+        self,
+        stack: ExitStack,
+        stream: Stream,
+        *,
+        pixels_on_gpu: bool = True,
+        report: Callable[[int, int], None] = lambda done, count: None,
+    ) -> None:
+        """Run and capture every chain on ``stream``; ``stack`` closes them. With
+        ``pixels_on_gpu`` the caller writes `GpuChain.pixels_mirror`, else pixels are copied in.
+
+        ``report`` hears how many of how many are done. BackendError if one does not run.
+        """
+        views = self.pixels.shape[0]
+        numbers = range(views, 0, -1) if self.compacts else (views,)
+        keys = [
+            (v, bucket, steps)
+            for bucket, chain in sorted(self.chains.items(), reverse=True)
+            for v in numbers
+            for steps in chain.denoise
+        ]
+        mirror = mirror_of(self.pixels)
+        for i, (v, bucket, steps) in enumerate(keys):
+            report(i, len(keys))
+            chain = self.chains[bucket]
+            stages = cast(
+                tuple[DeviceEngine, ...], (self.vision, chain.prefix, chain.denoise[steps])
+            )
+            captured = CapturedChain(
+                [engine.for_views(v) for engine in stages],
+                on_gpu={'pixels'} if pixels_on_gpu else (),
+                stream=stream,
+            )
+            self.captured[v, bucket, steps] = GpuChain(
+                stack.enter_context(captured),
+                self.pixels,
+                mirror,
+                chain.tokens,
+                chain.mask,
+                self.noise[0],
+                self.actions[0],
+            )
+        report(len(keys), len(keys))
+
+    def chain(self, views: int, bucket: int, num_steps: int) -> GpuChain:
+        """What `capture` made. BackendError for a step count or bucket that was not captured."""
+        key = (views if self.compacts else self.pixels.shape[0], bucket, num_steps)
+        try:
+            return self.captured[key]
+        except KeyError:
+            have = ', '.join(f'{v} views {b} tokens {n} steps' for v, b, n in self.captured)
+            raise BackendError(
+                f'no graph was captured for {views} views, {bucket} prompt tokens and {num_steps} '
+                f'steps; there are: {have or "none"}. Export the bundle with these --buckets and '
+                '--steps.'
+            ) from None
 
 
 def read_config(bundle: Bundle) -> Pi05Config:
@@ -73,6 +179,10 @@ def load_engines(
             outputs=entry.outputs,
             precision=entry.precision,
             threads=platform.engine_threads,
+            stage=entry.stage,
+            prompt_bucket=entry.prompt_bucket,
+            num_steps=entry.num_steps,
+            shared=together,
         )
         return stack.enter_context(load_engine(entry.backend, source, buffers))
 
@@ -100,7 +210,8 @@ def load_engines(
                 f'{num_steps} steps, which its config promises; export it again.'
             ) from None
 
-    entries = {stage: chosen(stage) for stage in ('vision', 'prefix', 'denoise')}
+    together: dict[str, object] = {}
+    entries = {stage: chosen(stage) for stage in STAGES}
     shared: dict[str, Array] = {}
     vision = load(pick('vision', None, None), shared)
     chains = {}
@@ -111,7 +222,16 @@ def load_engines(
         # The first bucket's noise and actions serve all: their shapes do not depend on it.
         shared |= {name: buffers[name] for name in ('noise', 'actions')}
         chains[bucket] = Chain(prefix, denoise, buffers['tokens'][0], buffers['prefix_mask'][0])
-    return Engines(vision, chains, shared['pixels'], shared['noise'], shared['actions'])
+    backends = {platform.stage(stage).backend for stage in STAGES}
+    return Engines(
+        vision,
+        chains,
+        shared['pixels'],
+        shared['noise'],
+        shared['actions'],
+        on_gpu=backends <= {'tensorrt', 'cuda_graph'},
+        compacts='cuda_graph' in backends,
+    )
 
 
 def _for_target(
