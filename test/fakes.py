@@ -72,8 +72,14 @@ class FakePolicy:
         self.num_steps_available = (1, 3, 10)
         self.asked: list[tuple[Observation, int]] = []
         self.fault: Exception | None = None
+        self.upload_fault: Exception | None = None
         self.fill = 0.0
         self.seeds: list[int] = []
+
+    def prepare_frame(self, view: str, frame: CameraFrame) -> CameraFrame:
+        if self.upload_fault is not None:
+            raise self.upload_fault
+        return frame
 
     def infer(self, observation: Observation, *, num_steps: int, noise=None) -> PolicyResult:
         self.asked.append((observation, num_steps))

@@ -8,7 +8,7 @@ from fakes import FakePolicy, joints, rgb_frame
 
 from vla_trt_ros.config import PolicyConfig, load_platform, load_robot
 from vla_trt_ros.datatypes import ChunkFlag, Reason, prompt_hash
-from vla_trt_ros.errors import BadAction, BadPrompt, ConfigError
+from vla_trt_ros.errors import BackendError, BadAction, BadPrompt, ConfigError, DeviceLost
 from vla_trt_ros.pipeline import Pipeline
 
 MS = 1_000_000
@@ -192,3 +192,47 @@ def test_the_same_noise_after_every_reset():
     made, policy = pipeline()
     made.reset()
     assert policy.seeds == [0, 0]
+
+
+def test_a_frame_that_the_gpu_does_not_take_is_counted_and_told():
+    made, policy = pipeline()
+    feed(made, T0)
+    policy.upload_fault = BackendError('allocating 9 bytes on the GPU: it is full.')
+    feed(made, T0 + MS)
+    assert made.frames.stats()['base'].rejected == 1
+    assert made.frames.newest('base').stamp_ns == T0
+    found = made.readiness(T0 + 300 * MS)
+    assert found.reason is Reason.BAD_IMAGE
+    assert 'it is full' in found.text
+
+
+@pytest.mark.parametrize('where', ['fault', 'upload_fault'])
+def test_a_lost_gpu_is_the_end_of_this_pipeline(where):
+    made, policy = pipeline()
+    feed(made, T0)
+    assert made.readiness(T0).ok
+    setattr(policy, where, DeviceLost('the GPU is gone: restart the node.'))
+    if where == 'fault':
+        with pytest.raises(DeviceLost):
+            made.tick(T0)
+    else:
+        feed(made, T0 + MS)
+        assert made.frames.stats()['base'].rejected == 0
+    policy.fault = policy.upload_fault = None
+    made.reset()
+    feed(made, T0 + MS)
+    found = made.readiness(T0 + MS)
+    assert found.reason is Reason.POLICY_ERROR
+    assert found.text == made.lost == 'the GPU is gone: restart the node.'
+
+
+def test_an_engine_that_fails_is_not_the_end():
+    made, policy = pipeline()
+    feed(made, T0)
+    policy.fault = BackendError('denoise: did not run.')
+    with pytest.raises(BackendError, match='did not run'):
+        made.tick(T0)
+    policy.fault = None
+    feed(made, T0 + MS)
+    assert made.readiness(T0 + MS).ok
+    assert made.tick(T0 + MS).chunk.chunk_id == 0

@@ -29,7 +29,7 @@ from vla_trt_ros.datatypes import (
     Reason,
     prompt_hash,
 )
-from vla_trt_ros.errors import BadAction, BadState
+from vla_trt_ros.errors import BackendError, BadAction, BadImage, BadState, DeviceLost
 from vla_trt_ros.freshness import Freshness
 from vla_trt_ros.joints import JointHistory
 from vla_trt_ros.policies.base import Policy, check_num_steps
@@ -85,6 +85,7 @@ class Pipeline:
         self._lower = np.array([j.lower for j in robot.joints], np.float32)
         self._upper = np.array([j.upper for j in robot.joints], np.float32)
         self._lock = threading.Lock()
+        self._lost = ''
         self._request = _Request('', settings.num_steps, fresh=True)
         self.set_num_steps(settings.num_steps)
         self.reset()
@@ -100,6 +101,11 @@ class Pipeline:
         self._last_start_ns = 0
         with self._lock:
             self._request = replace(self._request, fresh=True)
+
+    @property
+    def lost(self) -> str:
+        """Why no tick of this process will succeed any more, as the GPU's error says; else ''."""
+        return self._lost
 
     @property
     def prompt(self) -> str:
@@ -126,8 +132,18 @@ class Pipeline:
             self._request = replace(self._request, num_steps=num_steps)
 
     def offer_image(self, camera: str, frame: CameraFrame) -> None:
-        """The newest frame of a view."""
-        self.frames.offer(camera, frame)
+        """The newest frame of a view, brought to where the policy reads it; counted and told as
+        malformed where that fails.
+        """
+        try:
+            ready = self.policy.prepare_frame(camera, frame)
+        except DeviceLost as error:
+            self._lost = str(error)
+            self.frames.wake()
+        except (BadImage, BackendError) as error:
+            self.frames.reject(camera, str(error))
+        else:
+            self.frames.offer(camera, ready)
 
     def offer_joints(self, sample: JointSample) -> None:
         """The newest joint states; counted and told as BAD_STATE where they cannot be used: at
@@ -143,6 +159,8 @@ class Pipeline:
 
     def readiness(self, now_ns: int) -> Freshness:
         """Whether a tick at ``now_ns`` makes sense; the first reason against it otherwise."""
+        if self._lost:
+            return Freshness(Reason.POLICY_ERROR, self._lost)
         if not self._request.prompt:
             return Freshness(
                 Reason.NO_PROMPT, 'no prompt: set one by topic, parameter or service.'
@@ -154,7 +172,8 @@ class Pipeline:
         """One chunk from what is newest at ``now_ns``; call it only where `readiness` is ok.
 
         Raises BadInput for an image that does not decode, joint states without the state, or a
-        policy that gave NaN or Inf. The pipeline stays usable.
+        policy that gave NaN or Inf; BackendError where an engine fails. The pipeline stays usable,
+        unless `lost` says why not.
         """
         begin = time.perf_counter()
         with self._lock:
@@ -167,7 +186,11 @@ class Pipeline:
         state = self._layout.to_model(sample)
         newest_state = self.joints.newest() or sample
         observation = Observation(frames, state, request.prompt)
-        result = self.policy.infer(observation, num_steps=request.num_steps)
+        try:
+            result = self.policy.infer(observation, num_steps=request.num_steps)
+        except DeviceLost as error:
+            self._lost = str(error)
+            raise
         actions, clamped = self._to_robot(result, state)
         chunk = self._chunk(actions, exposed_ns, request, clamped)
         inference_ms = (time.perf_counter() - begin) * 1e3

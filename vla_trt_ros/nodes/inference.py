@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vla_trt_ros.datatypes import Reason
-from vla_trt_ros.errors import BadAction, BadImage, BadInput, BadPrompt, BadState
+from vla_trt_ros.errors import BadAction, BadImage, BadPrompt, BadState, VlaError
 from vla_trt_ros.freshness import Freshness
 from vla_trt_ros.pipeline import Pipeline, TickResult
 
@@ -93,7 +93,7 @@ class InferenceThread:
             return
         try:
             result = self._pipeline.tick(now_ns)
-        except BadInput as error:
+        except VlaError as error:
             self.failures += 1
             reason = next((r for kind, r in _REASONS if isinstance(error, kind)), None)
             self._become(Freshness(reason or Reason.POLICY_ERROR, str(error)))

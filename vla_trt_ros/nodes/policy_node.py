@@ -1,6 +1,8 @@
 """Camera images, joint states and a prompt in; action chunks, their timing and status out.
 
 A lifecycle node: configure loads the bundle and warms it up, activate starts the inference thread.
+Where the GPU is lost to the process, the node goes through error processing to finalized, and its
+status goes on saying so: it must be started again.
 """
 
 from __future__ import annotations
@@ -107,10 +109,22 @@ class PolicyNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop the inference thread; the command node sees no more chunks and holds."""
+        """Stop the inference thread; the command node sees no more chunks and holds. ERROR where
+        the GPU is lost.
+        """
         self._halt()
         self._publish_status()
-        return super().on_deactivate(state)
+        result = super().on_deactivate(state)
+        return TransitionCallbackReturn.ERROR if self._pipeline.lost else result
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back: unconfigured, or finalized where another configure cannot help."""
+        lost = self._pipeline.lost if self._pipeline else ''
+        self._release()
+        if not lost:
+            return TransitionCallbackReturn.SUCCESS
+        self._say_lost(lost)
+        return TransitionCallbackReturn.FAILURE
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give engines, subscriptions and publishers back."""
@@ -164,7 +178,10 @@ class PolicyNode(LifecycleNode):
         self._undo = []
         if self._pipeline is not None:
             self._inputs.close()
-            self._pipeline.policy.close()
+            try:
+                self._pipeline.policy.close()
+            except VlaError as error:
+                self.get_logger().error(f'closing the policy: {error}')
         self._pipeline = self._inference = self._inputs = None
 
     # Prompt and step count ---------------------------------------------------------------------
@@ -236,6 +253,10 @@ class PolicyNode(LifecycleNode):
         self._publish_status()
 
     def _every_second(self) -> None:
+        if self._pipeline.lost and self._inputs.listening:
+            self.get_logger().fatal(f'no more chunks: {self._pipeline.lost}')
+            self.trigger_deactivate()
+            return
         self._publish_status()
         inference = self._inference
         self._diagnostics.publish(
@@ -243,6 +264,20 @@ class PolicyNode(LifecycleNode):
                 self._now_ns(), self.get_name(), self._pipeline, inference, self.counters
             )
         )
+
+    def _say_lost(self, why: str) -> None:
+        """Status once a second, from a node that has nothing else left."""
+        status = self.create_publisher(PolicyStatus, '~/status', LATCHED_QOS)
+
+        def publish() -> None:
+            state, reason = State.INACTIVE, Reason.POLICY_ERROR
+            status.publish(status_to_msg(self._now_ns(), 'policy', state, reason, why))
+
+        publish()
+        self._undo = [
+            (self.destroy_publisher, status),
+            (self.destroy_timer, self.create_timer(1.0, publish)),
+        ]
 
     def _publish_status(self) -> None:
         if self._pipeline is not None:

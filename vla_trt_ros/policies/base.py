@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from vla_trt_ros.bundle import Bundle
-from vla_trt_ros.datatypes import Float32Array, Observation, PolicyResult
+from vla_trt_ros.datatypes import CameraFrame, Float32Array, Observation, PolicyResult
 from vla_trt_ros.errors import ConfigError
 
 
 class Policy(Protocol):
     """A loaded policy: every engine in memory, every buffer allocated.
 
-    Used by one thread at a time.
+    Used by one thread at a time, but for the methods that say otherwise.
     """
 
     @property
@@ -56,6 +56,14 @@ class Policy(Protocol):
         """Stage to what runs it, for people: {'vision': 'onnxruntime fp32', ...}."""
         ...
 
+    def prepare_frame(self, view: str, frame: CameraFrame) -> CameraFrame:
+        """``frame`` of ``view`` where `infer` reads it: a copy to the GPU has begun, if there is
+        one. For the thread that takes camera messages, also while another one is in `infer`.
+
+        BadImage for a frame that cannot be used, BackendError where the GPU does not take it.
+        """
+        ...
+
     def infer(
         self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
     ) -> PolicyResult:
@@ -66,8 +74,10 @@ class Policy(Protocol):
         actions are float32 [H, action_dim], a copy the caller owns, in the robot's units, columns
         and kinds of the bundle's layout.
 
-        Raises BadImage, BadState or BadPrompt for an input that cannot be used, and ConfigError
-        for a step count that is not in `num_steps_available`. Either way the policy stays usable.
+        Raises BadImage, BadState or BadPrompt for an input that cannot be used (BadImage also
+        where no view has a frame), and ConfigError for a step count that is not in
+        `num_steps_available`; the policy stays usable. BackendError where an engine fails: the
+        next call may do; after its kind DeviceLost none will, until the process starts anew.
         """
         ...
 

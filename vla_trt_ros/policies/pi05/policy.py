@@ -11,7 +11,13 @@ import numpy as np
 from vla_trt_ros.backends.base import Array
 from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.config import STAGES, PlatformConfig
-from vla_trt_ros.datatypes import Float32Array, Observation, PolicyResult, StageTimes
+from vla_trt_ros.datatypes import (
+    CameraFrame,
+    Float32Array,
+    Observation,
+    PolicyResult,
+    StageTimes,
+)
 from vla_trt_ros.errors import BadState, BundleError, ConfigError
 from vla_trt_ros.policies.base import check_num_steps
 from vla_trt_ros.policies.pi05.engines import Chain, load_engines, read_config
@@ -50,6 +56,11 @@ class Pi05Policy:
             self._engines = load_engines(bundle, config, platform, stack)
             self._images = ImageInput(config.views, self._engines.pixels)
             self._stack = stack.pop_all()
+
+    def prepare_frame(self, view: str, frame: CameraFrame) -> CameraFrame:
+        """``frame`` itself (policies/base.py)."""
+        del view
+        return frame
 
     def infer(
         self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
