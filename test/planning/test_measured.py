@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from vla_trt_ros.cli.bench import Record
+from vla_trt_ros.cli.bench_record import Record
 from vla_trt_ros.config import load_platform
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.planning.devices import find_device
@@ -78,6 +78,17 @@ def test_the_source_says_what_was_measured():
     )
 
 
+def test_a_baseline_in_the_same_file_does_not_count():
+    theirs = replace(RECORD, implementation='our network in PyTorch, eager', vision_ms=0.1)
+    assert shares(theirs, RECORD) == shares(RECORD)
+
+
+def test_records_of_before_implementations_were_named_are_ours():
+    old = asdict(RECORD)
+    del old['implementation']
+    assert shares_from([old], plan_of, 'bench.json') == shares(RECORD)
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -99,7 +110,8 @@ def test_records_that_do_not_fit_are_refused(change, message):
 @pytest.mark.parametrize(
     ('records', 'message'),
     [
-        ([], 'bench.json: holds no records'),
+        ([], 'bench.json: holds no records of ours'),
+        ([{'implementation': 'a peer'}], 'bench.json: holds no records of ours'),
         ([0.6, 0.5], 'record 0: expected a mapping'),
         ([{'vision_ms': 3.0}], "record 0: 'hardware' is missing"),
     ],

@@ -12,6 +12,9 @@ from vla_trt_ros.planning.efficiency import Efficiency
 from vla_trt_ros.planning.roofline import Plan
 from vla_trt_ros.strict_yaml import build
 
+OURS = 'vla_trt_ros'
+"""The implementation that a record without the field is of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -43,16 +46,18 @@ class Measured:
 def shares_from(
     records: Sequence[Any], plan_of: Callable[[int, int], Plan], where: str
 ) -> Efficiency:
-    """One share per stage over all ``records``, the JSON of a benchmark.
+    """One share per stage over all ``records``, the JSON of a benchmark; those of another
+    implementation, a baseline or a peer, are passed over.
 
     ``plan_of(prompt_tokens, steps)`` plans the network, device and precisions that were
     measured. ConfigError where a record is none, is of another shape, or beats a floor.
     """
-    if not records:
-        raise ConfigError(f'{where}: holds no records; measure at least one.')
+    ours = [(k, r) for k, r in enumerate(records) if not _of_another(r)]
+    if not ours:
+        raise ConfigError(f'{where}: holds no records of ours; measure at least one.')
     names = {f.name for f in fields(Measured)}
     floors, times, found = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0), []
-    for k, record in enumerate(records):
+    for k, record in ours:
         data = record
         if isinstance(record, dict):  # a record says more than is needed here
             data = {name: value for name, value in record.items() if name in names}
@@ -78,3 +83,7 @@ def shares_from(
     )
     shares: dict[str, object] = {stage: floors[stage] / times[stage] for stage in STAGES}
     return build(Efficiency, shares | {'source': source}, where)
+
+
+def _of_another(record: Any) -> bool:
+    return isinstance(record, dict) and record.get('implementation', OURS) != OURS
