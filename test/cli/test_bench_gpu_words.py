@@ -51,6 +51,17 @@ def test_a_record_of_a_gpu_names_it_and_its_floor(policy):
     assert len(policy.asked) == 4
 
 
+def test_every_run_brings_its_frames_to_the_gpu(policy, monkeypatch):
+    moved = []
+    monkeypatch.setattr(
+        policy, 'prepare_frame', lambda view, f: moved.append(view) or f'{f}, moved'
+    )
+    observation = Observation({'base': 'a frame', 'wrist': 'another'}, None, 'go')
+    measure(policy, observation, 3, Setting(2, 1, '64x48', H200, plan))
+    assert moved == ['base', 'wrist'] * 3
+    assert policy.asked[-1][0].frames['wrist'] == 'another, moved'
+
+
 def test_a_stage_on_the_host_is_clocked_by_it(policy):
     mixed = replace(H200, denoise=StageChoice('onnxruntime', 'bf16'))
     setting = Setting(1, 0, '64x48', mixed, lambda *shape: None)

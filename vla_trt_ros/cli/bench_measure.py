@@ -13,7 +13,7 @@ from vla_trt_ros.cli.bench_record import Record
 from vla_trt_ros.cli.progress import bar
 from vla_trt_ros.cli.words import picture_size
 from vla_trt_ros.config import STAGES, PlatformConfig
-from vla_trt_ros.datatypes import CameraFrame, Observation, StageTimes
+from vla_trt_ros.datatypes import CameraFrame, Observation, PolicyResult, StageTimes
 from vla_trt_ros.errors import BadPrompt, ConfigError
 from vla_trt_ros.gpu.device import device_name
 from vla_trt_ros.hardware import cpu_name
@@ -112,13 +112,19 @@ def _length(policy: Policy, prompt: str) -> float:
 
 def measure(policy: Policy, observation: Observation, steps: int, setting: Setting) -> Record:
     """One record over ``setting.n`` runs after ``setting.warm_up``."""
+
+    def once() -> PolicyResult:
+        # What a camera's callback does as a frame arrives is inside the clock as well.
+        frames = {view: policy.prepare_frame(view, f) for view, f in observation.frames.items()}
+        return policy.infer(replace(observation, frames=frames), num_steps=steps)
+
     for _ in range(setting.warm_up):
-        policy.infer(observation, num_steps=steps)
+        once()
     totals, stages = [], []
     result = None
     for _ in bar(range(setting.n), f'{steps:>2} steps'):
         begin = time.perf_counter()
-        result = policy.infer(observation, num_steps=steps)
+        result = once()
         totals.append((time.perf_counter() - begin) * 1e3)
         stages.append(result.times)
     assert result is not None  # n is 1 at least
@@ -155,6 +161,8 @@ def measure(policy: Policy, observation: Observation, steps: int, setting: Setti
         engines_ms=_median(stages, 'engine_ms'),
         per_step_ms=round(denoise / steps, 4),
         gpu_memory_mib=round(result.device_memory_mib, 1),
+        uploads=result.uploads,
+        upload_bytes=result.upload_bytes,
     )
     plan = setting.floor(views, tokens, steps)
     return record if plan is None else with_floor(record, plan)

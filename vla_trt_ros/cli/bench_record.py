@@ -52,6 +52,9 @@ class Record:
     """Denoise over steps."""
     gpu_memory_mib: float = 0.0
     """In use on the GPU; 0 without one."""
+    uploads: int = 0
+    """Host-to-device copies of a run, and their bytes."""
+    upload_bytes: int = 0
     floor_device: str = ''
     """Whose peaks the floors are made of; '' where none are known."""
     floor_ms: float | None = None

@@ -40,6 +40,8 @@ def heading(records: Sequence[Record], runtimes: Mapping[str, str]) -> str:
         machine += f', beside {r.host}'
     if r.gpu_memory_mib:
         machine += f'; {max(x.gpu_memory_mib for x in records):.0f} MiB of GPU memory in use'
+    if r.uploads:
+        machine += f', {r.uploads} uploads of {r.upload_bytes / 1e6:.2f} MB in all a run'
     padded = f' in the engine of {r.prompt_bucket}' if r.prompt_bucket != r.prompt_tokens else ''
     return '\n'.join(
         [
