@@ -129,6 +129,15 @@ class Cuda:
     def cudaEventCreate(self):
         return OK, next(self._handles)
 
+    def cudaEventCreateWithFlags(self, flags):
+        return self.cudaEventCreate()
+
+    def cudaEventRecord(self, event, stream):
+        return (OK,)
+
+    def cudaStreamWaitEvent(self, stream, event, flags):
+        return (OK,)
+
     def cudaEventDestroy(self, event):
         return (OK,)
 

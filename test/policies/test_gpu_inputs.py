@@ -8,30 +8,16 @@ from host_kernel import HostKernel
 
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import cuda
-from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
+from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput, Written
 from vla_trt_ros.policies.pi05.inputs import ImageInput
 from vla_trt_ros.preprocess.cuda.images import ImageSpec
 
 VIEWS = ('base', 'wrist')
 
 
-class Gpu(Cuda):
-    """Events and waits on a GPU that does everything at once: nothing to do."""
-
-    def cudaEventCreateWithFlags(self, flags):  # noqa: N802
-        return 0, 1
-
-    def __getattr__(self, name):
-        if name in ('cudaEventDestroy', 'cudaEventRecord', 'cudaEventSynchronize'):
-            return lambda *rest: (0,)
-        if name == 'cudaStreamWaitEvent':
-            return lambda *rest: (0,)
-        raise AttributeError(name)
-
-
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch):
-    made = Gpu()
+    made = Cuda()
     monkeypatch.setattr(cuda, 'runtime', lambda: made)
     return made
 
@@ -66,8 +52,8 @@ def test_frames_are_uploaded_as_they_arrive_or_when_they_are_needed(images, out,
     arrived = images.upload('base', raw_frame('rgb8', 48, 64))
     recorded = raw_frame('mono8', 20, 30)
     before = gpu.log.count('upload')
-    copies = images.write({'base': arrived, 'wrist': recorded}, stream=3)
-    assert copies == (2, 48 * 64 * 3 + 20 * 30)
+    written = images.write({'base': arrived, 'wrist': recorded}, stream=3)
+    assert written == Written((True, True), 2, 48 * 64 * 3 + 20 * 30)
     images.write({'base': arrived}, stream=3)
     # The recorded one, and the filters of two sizes: two tables each.
     assert gpu.log.count('upload') - before == 1 + 4
@@ -76,8 +62,28 @@ def test_frames_are_uploaded_as_they_arrive_or_when_they_are_needed(images, out,
 
 def test_a_camera_that_the_network_does_not_know_is_left_out(images, out):
     frames = {'base': raw_frame('rgb8', 48, 64), 'roof': raw_frame('rgb8', 8, 8)}
-    assert images.write(frames, stream=3)[0] == 1
+    assert images.upload('roof', frames['roof']) is frames['roof']
+    assert images.write(frames, stream=3) == Written((True, False), 1, 48 * 64 * 3)
     np.testing.assert_array_equal(out, on_cpu({'base': frames['base']}))
+
+
+def test_compact_puts_the_views_that_are_there_first(out):
+    images = GpuImageInput(
+        VIEWS, ImageSpec(2, 56, 56), out.ctypes.data, HostKernel(32), compact=True
+    )
+    wrist = raw_frame('rgb8', 48, 64)
+    assert images.write({'wrist': wrist}, stream=3).there == (True, False)
+    np.testing.assert_array_equal(out, on_cpu({'base': wrist}))
+    both = {'base': raw_frame('bgr8', 30, 40), 'wrist': wrist}
+    assert images.write(both, stream=3).there == (True, True)
+    np.testing.assert_array_equal(out, on_cpu(both))
+
+
+def test_a_frame_that_is_there_is_not_copied_again(images, gpu):
+    arrived = images.upload('base', raw_frame('rgb8', 48, 64))
+    before = gpu.log.count('upload')
+    assert images.upload('base', arrived) is arrived
+    assert gpu.log.count('upload') == before
 
 
 def test_views_and_input_must_agree():

@@ -220,6 +220,23 @@ def test_bad_image_and_then_a_good_one(policy):
     np.testing.assert_array_equal(actions(policy), before)
 
 
+def test_no_view_at_all(policy):
+    with pytest.raises(BadImage, match='no view has a frame: the network looks at base, wrist'):
+        policy.infer(observe(roof=frame()), num_steps=1)
+
+
+def test_network_inputs_are_what_infer_writes(policy):
+    seen = observe(base=frame(), prompt='push it')
+    inputs = policy.network_inputs(seen, noise())
+    policy.infer(seen, num_steps=1, noise=noise())
+    engines = policy._engines
+    chain = engines.chains[policy.prompt_buckets[0]]
+    np.testing.assert_array_equal(inputs['pixels'], engines.pixels)
+    np.testing.assert_array_equal(inputs['tokens'][0], chain.tokens)
+    np.testing.assert_array_equal(inputs['prefix_mask'][0], chain.mask)
+    np.testing.assert_array_equal(inputs['noise'], engines.noise)
+
+
 def test_noise_of_another_shape(policy):
     with pytest.raises(ConfigError, match=r'noise has shape \[10, 4\], this policy draws'):
         policy.infer(observe(), num_steps=1, noise=np.ones((10, 4), np.float32))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vla_trt_ros.backends.base import Array
 from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, Uint8Array
 from vla_trt_ros.preprocess.levels import SCALE
 from vla_trt_ros.preprocess.resize import resize_with_pad
+from vla_trt_ros.preprocess.tokenize import Prompt
 
 
 class ImageInput:
@@ -32,6 +34,18 @@ class ImageInput:
             else:
                 planes.fill(-1.0)
         return there
+
+
+def write_prompt(prompt: Prompt, there: Sequence[bool], tokens: Array, mask: Array) -> None:
+    """Fill ``tokens`` int64 [P], and ``mask`` bool [V * T + P] with what counts: the tokens of the
+    views that are ``there``, in the order of the pixels, and the prompt without its padding.
+    """
+    count, images = len(prompt.tokens), mask.size - tokens.size
+    tokens[:count] = prompt.tokens
+    tokens[count:] = 0
+    mask[:images].reshape(len(there), -1)[:] = np.asarray(there)[:, None]
+    mask[images : images + count] = True
+    mask[images + count :] = False
 
 
 def scale_planes(image: Uint8Array, planes: Float32Array) -> None:

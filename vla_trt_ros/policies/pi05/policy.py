@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -16,12 +17,13 @@ from vla_trt_ros.datatypes import (
     Float32Array,
     Observation,
     PolicyResult,
-    StageTimes,
 )
-from vla_trt_ros.errors import BadState, BundleError, ConfigError
+from vla_trt_ros.errors import BadImage, BadState, BundleError, ConfigError
 from vla_trt_ros.policies.base import check_num_steps
-from vla_trt_ros.policies.pi05.engines import Chain, load_engines, read_config
-from vla_trt_ros.policies.pi05.inputs import ImageInput
+from vla_trt_ros.policies.pi05.engines import load_engines, read_config
+from vla_trt_ros.policies.pi05.gpu_runner import GpuRunner
+from vla_trt_ros.policies.pi05.inputs import ImageInput, write_prompt
+from vla_trt_ros.policies.pi05.runner import HostRunner, Runner
 from vla_trt_ros.preprocess.normalize import Normalize, Unnormalize, load_norm_stats
 from vla_trt_ros.preprocess.tokenize import Prompt, Tokenizer
 
@@ -54,50 +56,62 @@ class Pi05Policy:
         self.reseed(seed)
         with ExitStack() as stack:
             self._engines = load_engines(bundle, config, platform, stack)
-            self._images = ImageInput(config.views, self._engines.pixels)
+            self._runner: Runner
+            if self._engines.on_gpu:
+                self._runner = GpuRunner(config.views, self._engines, stack)
+            else:
+                self._runner = HostRunner(config.views, self._engines)
             self._stack = stack.pop_all()
 
     def prepare_frame(self, view: str, frame: CameraFrame) -> CameraFrame:
-        """``frame`` itself (policies/base.py)."""
-        del view
-        return frame
+        """``frame`` where the runner reads it (policies/base.py)."""
+        return self._runner.prepare(view, frame)
 
     def infer(
         self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
     ) -> PolicyResult:
         """One chunk for one observation (policies/base.py)."""
         check_num_steps(num_steps, self.num_steps_available)
-        engines = self._engines
-        t0 = perf_counter()
-        chain, prompt = self._write_inputs(observation, noise)
-        t1 = perf_counter()
-        engines.vision.enqueue()
-        t2 = perf_counter()
-        chain.prefix.enqueue()
-        t3 = perf_counter()
-        chain.denoise[num_steps].enqueue()
-        t4 = perf_counter()
-        actions = self._unnormalize(engines.actions[0, :, : self._action_dim])
-        t5 = perf_counter()
-        times = StageTimes(
-            preprocess_ms=(t1 - t0) * 1e3,
-            vision_ms=(t2 - t1) * 1e3,
-            prefix_ms=(t3 - t2) * 1e3,
-            denoise_ms=(t4 - t3) * 1e3,
-            postprocess_ms=(t5 - t4) * 1e3,
+        begin = perf_counter()
+        if not any(view in observation.frames for view in self.views):
+            raise BadImage(f'no view has a frame: the network looks at {", ".join(self.views)}.')
+        prompt = self._tokenize(observation.prompt, observation.state)
+        self._write_noise(noise, self._runner.noise)
+        tokenize_ms = (perf_counter() - begin) * 1e3
+        ran = self._runner.run(observation.frames, prompt, num_steps)
+        done = perf_counter()
+        actions = self._unnormalize(ran.actions[:, : self._action_dim])
+        times = replace(
+            ran.times,
+            preprocess_ms=ran.times.preprocess_ms + tokenize_ms,
+            postprocess_ms=(perf_counter() - done) * 1e3,
         )
-        return PolicyResult(actions, times, len(prompt.tokens))
+        return PolicyResult(
+            actions,
+            times,
+            len(prompt.tokens),
+            ran.uploads,
+            ran.upload_bytes,
+            ran.device_memory_mib,
+        )
 
     def network_inputs(
         self, observation: Observation, noise: Float32Array | None = None
     ) -> dict[str, Array]:
-        """Copies of what `infer` would hand to the engines, which do not run: pixels, tokens,
-        prefix_mask and noise, as in spec.py. Errors as in `infer`.
+        """What `infer` would hand to the engines, which do not run: pixels, tokens, prefix_mask
+        and noise, as in spec.py, made on the processor. Errors as in `infer`.
         """
-        chain, _ = self._write_inputs(observation, noise)
-        inputs = {**self._engines.vision.inputs, **chain.prefix.inputs}
-        inputs['noise'] = self._engines.noise
-        return {name: inputs[name].copy() for name in ('pixels', 'tokens', 'prefix_mask', 'noise')}
+        prompt = self._tokenize(observation.prompt, observation.state)
+        config = self.config
+        size, bucket = config.image_size, prompt.bucket
+        pixels = np.empty((len(config.views), 3, size, size), np.float32)
+        tokens = np.empty((1, bucket), np.int64)
+        mask = np.empty((1, config.image_tokens + bucket), np.bool_)
+        there = ImageInput(config.views, pixels).write(observation.frames)
+        write_prompt(prompt, there, tokens[0], mask[0])
+        drawn = np.empty((1, *self.noise_shape), np.float32)
+        self._write_noise(noise, drawn[0])
+        return {'pixels': pixels, 'tokens': tokens, 'prefix_mask': mask, 'noise': drawn}
 
     def check_prompt(self, prompt: str) -> int:
         """Tokens of ``prompt`` with a state in the middle of its range. From any thread."""
@@ -106,15 +120,7 @@ class Pi05Policy:
 
     def warm_up(self) -> None:
         """Run every engine once on black images."""
-        self._engines.pixels.fill(-1.0)
-        self._engines.noise.fill(0.0)
-        self._engines.vision.enqueue()
-        for chain in self._engines.chains.values():
-            chain.tokens.fill(0)
-            chain.mask.fill(True)
-            chain.prefix.enqueue()
-            for engine in chain.denoise.values():
-                engine.enqueue()
+        self._runner.warm_up()
 
     def reseed(self, seed: int) -> None:
         """Start the noise generator again from ``seed``."""
@@ -160,15 +166,6 @@ class Pi05Policy:
         choices = {stage: self._platform.stage(stage) for stage in STAGES}
         return {stage: f'{c.backend} {c.precision}' for stage, c in choices.items()}
 
-    def _write_inputs(
-        self, observation: Observation, noise: Float32Array | None
-    ) -> tuple[Chain, Prompt]:
-        prompt = self._tokenize(observation.prompt, observation.state)
-        chain = self._engines.chains[prompt.bucket]
-        self._write_mask(chain, prompt, self._images.write(observation.frames))
-        self._write_noise(noise)
-        return chain, prompt
-
     def _tokenize(self, prompt: str, state: Float32Array) -> Prompt:
         if state.shape != (self._state_dim,) or not np.isfinite(state).all():
             raise BadState(
@@ -185,16 +182,7 @@ class Pi05Policy:
             return np.pad(normalized, (0, self.config.action_dim - normalized.size))
         return normalized
 
-    def _write_mask(self, chain: Chain, prompt: Prompt, views: tuple[bool, ...]) -> None:
-        count, images = len(prompt.tokens), self.config.image_tokens
-        chain.tokens[:count] = prompt.tokens
-        chain.tokens[count:] = 0
-        chain.mask[:images] = np.repeat(views, self.config.tokens_per_view)
-        chain.mask[images : images + count] = True
-        chain.mask[images + count :] = False
-
-    def _write_noise(self, noise: Float32Array | None) -> None:
-        target = self._engines.noise[0]
+    def _write_noise(self, noise: Float32Array | None, target: Float32Array) -> None:
         if noise is None:
             self._generator.standard_normal(dtype=np.float32, out=target)
         elif noise.shape == target.shape:

@@ -1,0 +1,108 @@
+"""What runs the stages for one observation: on the CPU here, on a GPU in gpu_runner.py.
+
+A runner is chosen once, when the engines are loaded; `Pi05Policy.infer` never asks which it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from vla_trt_ros.datatypes import CameraFrame, Float32Array, StageTimes
+from vla_trt_ros.policies.pi05.engines import Engines
+from vla_trt_ros.policies.pi05.inputs import ImageInput, write_prompt
+from vla_trt_ros.preprocess.tokenize import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run made and took; fields as in `datatypes.PolicyResult`.
+
+    ``actions`` float32 [H, A] are normalised, and valid until the next run.
+    """
+
+    actions: Float32Array
+    times: StageTimes
+    uploads: int = 0
+    upload_bytes: int = 0
+    device_memory_mib: float = 0.0
+
+
+class Runner(Protocol):
+    """All stages, bound to one set of inputs."""
+
+    @property
+    def noise(self) -> Float32Array:
+        """float32 [H, A], for the caller to write before `run`."""
+        ...
+
+    def prepare(self, view: str, frame: CameraFrame) -> CameraFrame:
+        """As `Policy.prepare_frame`."""
+        ...
+
+    def run(self, frames: Mapping[str, CameraFrame], prompt: Prompt, num_steps: int) -> Ran:
+        """One chunk. ``frames`` hold one view at least; ``num_steps`` is one that there is.
+
+        BadImage for a frame that cannot be used, BackendError where a stage fails.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Run everything once, on black images."""
+        ...
+
+
+class HostRunner:
+    """Stage after stage, each waited for; what is between them lies in the host's memory."""
+
+    def __init__(self, views: tuple[str, ...], engines: Engines) -> None:
+        self._engines = engines
+        self._images = ImageInput(views, engines.pixels)
+
+    @property
+    def noise(self) -> Float32Array:
+        """float32 [H, A]."""
+        noise: Float32Array = self._engines.noise[0]
+        return noise
+
+    def prepare(self, view: str, frame: CameraFrame) -> CameraFrame:
+        """``frame`` itself: it is decoded when it is used."""
+        del view
+        return frame
+
+    def run(self, frames: Mapping[str, CameraFrame], prompt: Prompt, num_steps: int) -> Ran:
+        """One chunk (`Runner`)."""
+        engines = self._engines
+        chain = engines.chains[prompt.bucket]
+        t0 = perf_counter()
+        there = self._images.write(frames)
+        write_prompt(prompt, there, chain.tokens, chain.mask)
+        t1 = perf_counter()
+        engines.vision.enqueue()
+        t2 = perf_counter()
+        chain.prefix.enqueue()
+        t3 = perf_counter()
+        chain.denoise[num_steps].enqueue()
+        t4 = perf_counter()
+        times = StageTimes(
+            preprocess_ms=(t1 - t0) * 1e3,
+            vision_ms=(t2 - t1) * 1e3,
+            prefix_ms=(t3 - t2) * 1e3,
+            denoise_ms=(t4 - t3) * 1e3,
+        )
+        return Ran(engines.actions[0], times)
+
+    def warm_up(self) -> None:
+        """Run every engine once."""
+        engines = self._engines
+        engines.pixels.fill(-1.0)
+        engines.noise.fill(0.0)
+        engines.vision.enqueue()
+        for chain in engines.chains.values():
+            chain.tokens.fill(0)
+            chain.mask.fill(True)
+            chain.prefix.enqueue()
+            for engine in chain.denoise.values():
+                engine.enqueue()
