@@ -69,6 +69,7 @@ class FakePolicy:
         )
         self.views = ('base', 'wrist')
         self.horizon = 10
+        self.transport = 'host'
         self.num_steps_available = (1, 3, 10)
         self.asked: list[tuple[Observation, int]] = []
         self.fault: Exception | None = None

@@ -213,6 +213,20 @@ def test_memory_is_told_and_asked_again_after_a_second(runner, gpu, monkeypatch)
     assert runner.run({'base': sent}, SHORT, 1).device_memory_mib == 41 * 1024
 
 
+@pytest.mark.parametrize(('integrated', 'transport'), [(False, 'pinned'), (True, 'mapped')])
+def test_transport(gpu, integrated, transport):
+    gpu.integrated = integrated
+    with ExitStack() as stack:
+        held = engines(
+            lambda *words: GpuStage(gpu, *words), cuda.pinned, on_gpu=True, compacts=True
+        )
+        made = GpuRunner(VIEWS, held, stack, HostKernel(32))
+        assert made.transport == transport
+        sent = made.prepare('base', frames('base')['base'])
+        # A mapped frame takes no copy; the small inputs are copied either way.
+        assert made.run({'base': sent}, SHORT, 1).uploads == 3 + (not integrated)
+
+
 def test_capture_is_told_to_the_log(gpu, caplog):
     caplog.set_level(logging.INFO)
     with ExitStack() as stack:

@@ -7,6 +7,7 @@ status goes on saying so: it must be started again.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from dataclasses import replace
@@ -92,6 +93,9 @@ class PolicyNode(LifecycleNode):
         self._connect()
         self._info.publish(info_msg(self._now_ns(), self._pipeline))
         self._publish_status()
+        # What is loaded stays: a collection must not go through it all between two frames.
+        gc.collect()
+        gc.freeze()
         bundle, platform = self._pipeline.policy.bundle, self._pipeline.platform
         self.get_logger().info(
             f'bundle {bundle.name} on platform {platform.name} loaded and warm in '
@@ -183,6 +187,7 @@ class PolicyNode(LifecycleNode):
             except VlaError as error:
                 self.get_logger().error(f'closing the policy: {error}')
         self._pipeline = self._inference = self._inputs = None
+        gc.unfreeze()
 
     # Prompt and step count ---------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform as machine
-
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from vla_trt_ros.config import STAGES
 from vla_trt_ros.datatypes import Counters
+from vla_trt_ros.gpu.device import device_name
+from vla_trt_ros.hardware import cpu_name
 from vla_trt_ros.msg import PolicyInfo
 from vla_trt_ros.nodes.inference import InferenceThread
 from vla_trt_ros.nodes.publish import diagnostic, diagnostics_msg, duration_msg, time_msg
@@ -28,7 +28,7 @@ def info_msg(now_ns: int, pipeline: Pipeline) -> PolicyInfo:
         norm_stats_sha256=policy.bundle.norm_stats_sha256,
         robot=robot.name,
         platform=platform.name,
-        hardware=machine.processor() or machine.machine(),
+        hardware=cpu_name() if policy.transport == 'host' else device_name(),
         runtime=', '.join(dict.fromkeys(policy.runtimes.values())),
         stages=list(STAGES),
         backends=[c.backend for c in choices],
@@ -41,7 +41,7 @@ def info_msg(now_ns: int, pipeline: Pipeline) -> PolicyInfo:
         step_dt=duration_msg(robot.step_ns),
         num_steps_available=list(policy.num_steps_available),
         prompt_buckets=list(policy.prompt_buckets),
-        transport='host',
+        transport=policy.transport,
     )
     msg.header.stamp = time_msg(now_ns)
     return msg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -33,6 +35,25 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _GIB)
 
 
+class RosLog(logging.Handler):
+    """Python's log lines of this package, in ROS's log: rooms below know no ROS."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._logger = get_logger('vla_trt_ros')
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one line on."""
+        text = record.getMessage()
+        # A line of code each: rclpy refuses a call site that changes its severity.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(text)
+        else:
+            self._logger.info(text)
+
+
 def run_node(
     factory: Callable[[], Node | Sequence[Node]],
     args: list[str] | None = None,
@@ -51,6 +72,9 @@ def run_node(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    log = logging.getLogger('vla_trt_ros')
+    log.setLevel(logging.INFO)
+    log.addHandler(RosLog())
     nodes: list[Node] = []
     executor = SingleThreadedExecutor()
     failure: list[BaseException] = []

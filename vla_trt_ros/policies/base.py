@@ -56,6 +56,13 @@ class Policy(Protocol):
         """Stage to what runs it, for people: {'vision': 'onnxruntime fp32', ...}."""
         ...
 
+    @property
+    def transport(self) -> str:
+        """How pixels reach the engines: 'host', 'pinned' (one copy to the GPU from page-locked
+        memory) or 'mapped' (the GPU reads that memory).
+        """
+        ...
+
     def prepare_frame(self, view: str, frame: CameraFrame) -> CameraFrame:
         """``frame`` of ``view`` where `infer` reads it: a copy to the GPU has begun, if there is
         one. For the thread that takes camera messages, also while another one is in `infer`.

@@ -13,7 +13,7 @@ from time import monotonic, perf_counter
 
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, StageTimes
 from vla_trt_ros.errors import BackendError
-from vla_trt_ros.gpu.cuda import Event, Stream, memory, traffic
+from vla_trt_ros.gpu.cuda import Event, Stream, is_integrated, memory, traffic
 from vla_trt_ros.gpu.mirror import mirror_of
 from vla_trt_ros.policies.pi05.engines import Engines
 from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
@@ -43,6 +43,7 @@ class GpuRunner:
         kernel: Launcher | None = None,
     ) -> None:
         size = engines.pixels.shape[2]
+        self.transport = 'mapped' if is_integrated() else 'pinned'
         self._engines = engines
         self._stream = Stream()
         self._begin, self._written = Event(), Event()

@@ -166,6 +166,11 @@ class Pi05Policy:
         choices = {stage: self._platform.stage(stage) for stage in STAGES}
         return {stage: f'{c.backend} {c.precision}' for stage, c in choices.items()}
 
+    @property
+    def transport(self) -> str:
+        """How pixels reach the engines (policies/base.py)."""
+        return self._runner.transport
+
     def _tokenize(self, prompt: str, state: Float32Array) -> Prompt:
         if state.shape != (self._state_dim,) or not np.isfinite(state).all():
             raise BadState(

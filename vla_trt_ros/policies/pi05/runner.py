@@ -33,6 +33,9 @@ class Ran:
 class Runner(Protocol):
     """All stages, bound to one set of inputs."""
 
+    transport: str
+    """As `Policy.transport`."""
+
     @property
     def noise(self) -> Float32Array:
         """float32 [H, A], for the caller to write before `run`."""
@@ -56,6 +59,8 @@ class Runner(Protocol):
 
 class HostRunner:
     """Stage after stage, each waited for; what is between them lies in the host's memory."""
+
+    transport = 'host'
 
     def __init__(self, views: tuple[str, ...], engines: Engines) -> None:
         self._engines = engines
