@@ -48,7 +48,7 @@ FLOORS = {
 ROOMS = {
     'rclpy': ('nodes/',),
     'sensor_msgs': ('nodes/',),
-    'torch': ('export/', 'cli/export.py', 'backends/cuda_graph.py', 'policies/pi05/cuda/'),
+    'torch': ('export/', 'cli/export.py', 'policies/pi05/cuda/'),
     'triton': ('policies/pi05/cuda/',),
     'tensorrt': ('backends/trt_module.py',),
     'tensorrt_bindings': ('backends/trt_module.py',),

@@ -3,6 +3,7 @@
 A new backend is one line in the registry; this file then holds it to the protocol.
 """
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +16,8 @@ from vla_trt_ros.config import share_dir
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
 
-NOT_YET = ('cuda_graph',)
 # tensorrt needs a GPU and an engine for it: test_tensorrt_*.py hold what can be held without.
-AVAILABLE = tuple(name for name in BACKENDS if name not in (*NOT_YET, 'tensorrt'))
+AVAILABLE = tuple(name for name in BACKENDS if name != 'tensorrt')
 STAGES = ('vision', 'prefix', 'denoise')
 
 
@@ -38,9 +38,39 @@ def sources():
     return found
 
 
+@pytest.fixture(scope='module')
+def fast_sources(tmp_path_factory):
+    """The same stages, random weights, for cuda_graph."""
+    torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[export]'")
+    from vla_trt_ros.export.pi05.fast import fast_engines
+    from vla_trt_ros.export.pi05.random_weights import random_model
+    from vla_trt_ros.policies.pi05.cuda.fast_file import write_fast_file
+    from vla_trt_ros.policies.pi05.cuda.fold import fold
+    from vla_trt_ros.policies.pi05.cuda.tables import step_tables
+    from vla_trt_ros.policies.pi05.spec import NANO
+
+    load = dict(random_model(NANO, 0).named_parameters()).__getitem__
+    weights = fold(NANO, load, torch.float32)
+    path = tmp_path_factory.mktemp('fast') / 'fast.fp32.safetensors'
+    tables = {n: step_tables(weights, load, n) for n in NANO.num_steps}
+    write_fast_file(path, weights, tables, 'fp32')
+    return {
+        e.stage: EngineSource(
+            e.stage, path, e.inputs, e.outputs, 'fp32', 1, e.stage, e.prompt_bucket, e.num_steps
+        )
+        for e in reversed(fast_engines(NANO, 'fp32'))
+        if e.prompt_bucket in (None, 24) and e.num_steps in (None, 2)
+    }
+
+
 @pytest.fixture(params=[(b, s) for b in AVAILABLE for s in STAGES], ids='-'.join)
-def case(request, sources):
+def case(request, sources, monkeypatch):
     backend, stage = request.param
+    if backend == 'cuda_graph':
+        sources = request.getfixturevalue('fast_sources')
+        monkeypatch.setitem(BACKENDS, backend, 'vla_trt_ros.policies.pi05.cuda.engine:on_cpu')
+        # A policy's engines share what they load; here each has its own.
+        return backend, replace(sources[stage], shared={})
     return backend, sources[stage]
 
 
@@ -127,6 +157,8 @@ def test_given_buffers_are_used_in_place(case):
     with load_engine(backend, source, buffers) as engine:
         assert engine.inputs[spec.name] is mine
         assert set(buffers) == {'of another stage', *engine.inputs, *engine.outputs}
+        if 'prefix_mask' in engine.inputs:
+            engine.inputs['prefix_mask'].fill(True)
         engine.enqueue()
 
 
@@ -147,6 +179,7 @@ def test_wrong_buffer_is_refused(case):
 def test_closed_engine_refuses_to_run(case):
     backend, source = case
     engine = load_engine(backend, source, {})
+    fill(engine.inputs)
     engine.enqueue()
     engine.close()
     engine.close()
@@ -180,12 +213,6 @@ def test_stages_share_buffers_without_copies(sources):
     assert np.abs(denoise.outputs['actions'] - one).max() > 1e-3
 
 
-@pytest.mark.parametrize('backend', NOT_YET)
-def test_rooms_that_are_kept(backend, sources):
-    with pytest.raises(BackendError, match=f'backend {backend} is not in this release yet; use'):
-        load_engine(backend, sources['vision'], {})
-
-
 def test_unknown_backend(sources):
     with pytest.raises(BackendError, match="backend 'openvino' is none of onnxruntime, "):
         load_engine('openvino', sources['vision'], {})
@@ -195,6 +222,16 @@ def test_backend_whose_package_is_missing(sources, monkeypatch):
     monkeypatch.setitem(BACKENDS, 'null', 'package_that_is_not_there.engine:Engine')
     with pytest.raises(BackendError, match='needs package_that_is_not_there, which is not inst'):
         load_engine('null', sources['vision'], {})
+
+
+def test_cuda_graph_without_torch_names_the_extra(sources, monkeypatch):
+    for name in [n for n in sys.modules if n.startswith('vla_trt_ros.policies.pi05.cuda')]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(
+        BackendError, match=r"cuda_graph needs torch, .*pip install 'vla_trt_ros\[cuda-graph\]'"
+    ):
+        load_engine('cuda_graph', sources['vision'], {})
 
 
 def test_onnxruntime_file_is_missing(sources, tmp_path):

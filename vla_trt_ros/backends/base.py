@@ -25,6 +25,20 @@ Buffers = MutableMapping[str, Array]
 _ALIGNMENT = 64  # a cache line, and the widest vector load
 
 
+class Shared(Protocol):
+    """What several engines of a policy have in common, such as weights."""
+
+    def load(self) -> None:
+        """Called when all engines of the policy are made: ask for memory in one go. BackendError
+        if there is too little.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give it back, after the engines are closed; a second call does nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSource:
     """What a backend needs to load a stage. ``file`` is None for backends that need none."""
@@ -41,7 +55,7 @@ class EngineSource:
     """'vision', 'prefix' or 'denoise', for backends that keep several in one file."""
     prompt_bucket: int | None = None
     num_steps: int | None = None
-    shared: MutableMapping[str, object] = field(default_factory=dict)
+    shared: MutableMapping[str, Shared] = field(default_factory=dict)
     """What the engines of one policy share; a backend keeps there what it loads once."""
 
 
@@ -98,6 +112,11 @@ class DeviceEngine(Engine, Protocol):
     @property
     def mirrors(self) -> Mapping[str, Mirror]:
         """GPU memory of inputs and outputs. A tensor that the backend keeps to itself has none."""
+        ...
+
+    @property
+    def on_gpu(self) -> bool:
+        """True, but for an engine whose backend was asked to run on the CPU."""
         ...
 
     @property

@@ -10,9 +10,11 @@ from vla_trt_ros.errors import BackendError
 BACKENDS = {
     'onnxruntime': 'vla_trt_ros.backends.onnxruntime:OnnxRuntimeEngine',
     'tensorrt': 'vla_trt_ros.backends.tensorrt:TensorRTEngine',
-    'cuda_graph': 'vla_trt_ros.backends.cuda_graph:CudaGraphEngine',
+    'cuda_graph': 'vla_trt_ros.policies.pi05.cuda.engine:CudaGraphEngine',
     'null': 'vla_trt_ros.backends.null:NullEngine',
 }
+_EXTRAS = {'tensorrt': 'tensorrt', 'cuda_graph': 'cuda-graph'}
+"""Where the packages of a backend are listed in pyproject.toml."""
 
 
 def load_engine(backend: str, source: EngineSource, buffers: Buffers) -> Engine:
@@ -30,8 +32,10 @@ def load_engine(backend: str, source: EngineSource, buffers: Buffers) -> Engine:
     try:
         kind = getattr(import_module(module), name)
     except ImportError as error:
+        extra = _EXTRAS.get(backend)
+        how = f"pip install 'vla_trt_ros[{extra}]'" if extra else 'install it'
         raise BackendError(
-            f'backend {backend} needs {error.name}, which is not installed; install it, or choose '
+            f'backend {backend} needs {error.name}, which is not installed: {how}, or choose '
             'a platform file that does not name this backend.'
         ) from error
     engine: Engine = kind(source, buffers)

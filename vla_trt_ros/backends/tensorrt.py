@@ -96,6 +96,11 @@ class TensorRTEngine:
         return self._mirrors
 
     @property
+    def on_gpu(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def compacts(self) -> bool:
         """No: a missing view is masked."""
         return False

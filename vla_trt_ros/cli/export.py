@@ -1,36 +1,36 @@
-"""Make a bundle: export a Pi0.5 network stage by stage to ONNX and pack it with its vocabulary,
-statistics and robot layout.
+"""Make a bundle: export a Pi0.5 network stage by stage to ONNX, or to the weights of hand-tuned
+GPU stages, and pack it with its vocabulary, statistics and robot layout.
 
 The weights come from a checkpoint of openpi (PyTorch) or LeRobot, of training/train_nano.py, or
 from a seed. Needs the workshop's packages (pip install '.[export]'); the bundle runs without them.
 
   vla-trt export --checkpoint pi05_franka --robot franka --horizon 15 --out bundles/franka
   vla-trt export --random-weights 0 --out bundles/nano
+  vla-trt export --random-weights 0 --size pi05 --backend cuda_graph --out bundles/pi05-random
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
+from vla_trt_ros.cli.export_log import ExportLog, peak_gb
+from vla_trt_ros.cli.export_words import CALIBRATED, parse_backends, sort_precisions
 from vla_trt_ros.cli.progress import bar
 from vla_trt_ros.cli.words import step_counts
 from vla_trt_ros.config import Precision, load_robot
 from vla_trt_ros.errors import ConfigError
-from vla_trt_ros.hardware import cpu_name
 from vla_trt_ros.policies.pi05.spec import NANO, PI05
 
-SIZES = {'nano': NANO, 'pi05': PI05}
-_FLOAT = ('fp32', 'bf16')  # exported from the weights; the others are made from these
-_CALIBRATED = ('fp8', 'int8', 'nvfp4')  # as in export/precision.py, which a robot may lack
-DEFAULT_PRECISION: dict[str, Precision] = {'nano': 'fp32', 'pi05': 'bf16'}
+if TYPE_CHECKING:
+    from vla_trt_ros.export.frames import Frames
 
+SIZES = {'nano': NANO, 'pi05': PI05}
 _STATES = ('none', 'real', 'padded')
 
 
@@ -60,6 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SIZES,
         help='size (default: pi05 of a checkpoint, nano of a seed); a checkpoint that names its '
         'own sizes is taken at its word',
+    )
+    parser.add_argument(
+        '--backend',
+        default='onnxruntime',
+        metavar='LIST',
+        help='onnxruntime: ONNX graphs, which tensorrt engines are built of, too; cuda_graph: one '
+        'file of weights for hand-tuned GPU stages, in fp32, bf16 or fp8 (default: onnxruntime)',
+    )
+    parser.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cpu',
+        help='where random weights are drawn and cuda_graph is prepared (default: cpu)',
     )
     parser.add_argument(
         '--precision',
@@ -120,8 +133,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
     size = args.size or _size_of(args.checkpoint)
-    exported, quantized = _precisions(args, size)
-    packages = ['torch', 'onnx', 'onnxscript', *(['safetensors'] if args.checkpoint else [])]
+    backends = parse_backends(args.backend)
+    exported, quantized, fast = sort_precisions(args, size, backends)
+    packages = ['torch', *(['safetensors'] if args.checkpoint else [])]
+    if 'onnxruntime' in backends:
+        packages += ['onnx', 'onnxscript']
     for package in packages:
         if find_spec(package) is None:
             raise ConfigError(
@@ -133,6 +149,10 @@ def run(args: argparse.Namespace) -> int:
     from vla_trt_ros.export.pi05.job import ExportJob, export, prepare
     from vla_trt_ros.export.pi05.to_bundle import engine_count
 
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError(
+            f'--device cuda: torch {torch.__version__} finds no NVIDIA GPU; leave it out.'
+        )
     torch.set_num_threads(1)
     begin = time.monotonic()
     job = ExportJob(
@@ -141,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
         base=SIZES[size],
         robot=load_robot(args.robot),
         precisions=exported,
+        fast=fast,
+        device=args.device,
         checkpoint=args.checkpoint,
         seed=args.random_weights or 0,
         views=tuple(args.views.split(',')) if args.views else None,
@@ -156,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         licence=args.licence,
     )
     prepared = prepare(job, bar)
-    log = _Log(begin, len(exported) * engine_count(prepared.config))
+    log = ExportLog(begin, len(exported) * engine_count(prepared.config))
     source = f'checkpoint {job.checkpoint.resolve().name}' if job.checkpoint else None
     notes = {
         'weights': source or f'random, seed {job.seed}',
@@ -166,18 +188,24 @@ def run(args: argparse.Namespace) -> int:
         notes['weights_rounded_to'] = 'float16'
     if args.licence or source is None:
         notes['licence'] = args.licence or 'Apache-2.0'
-    export(prepared, model_card(prepared), notes, log)
+    weights = export(prepared, model_card(prepared), notes, log)
     if quantized:
         _quantize(args, quantized)
+    if fast:
+        from vla_trt_ros.export.pi05.fast import add_fast
+
+        frames = _frames(args) if 'fp8' in fast else None
+        add_fast(args.out, weights, fast, frames, device=args.device, progress=bar)
     files = {p.name: p.stat().st_size for p in sorted(args.out.iterdir()) if p.is_file()}
     total = time.monotonic() - begin
     if args.json:
         record = log.record(total, files, f'torch {torch.__version__}', command_line(prepared))
         args.json.write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
     count = sum(name.endswith('.onnx') for name in files)
+    made = [f'{count} graphs'] * bool(count) + [f'cuda_graph {", ".join(fast)}'] * bool(fast)
     print(
-        f'{args.out}: {count} graphs, {sum(files.values()) / 1e6:.1f} MB, {total:.0f} s, '
-        f'at most {_peak_gb():.1f} GB of memory'
+        f'{args.out}: {", ".join(made)}, {sum(files.values()) / 1e6:.1f} MB, {total:.0f} s, '
+        f'at most {peak_gb():.1f} GB of memory'
     )
     return 0
 
@@ -191,90 +219,13 @@ def _size_of(checkpoint: Path | None) -> str:
     return 'nano' if read_metadata(checkpoint).network else 'pi05'
 
 
-class _Log:
-    """Says which graph is being made, and remembers how long each took."""
-
-    def __init__(self, begin: float, count: int) -> None:
-        self._begin, self._count = begin, count
-        self._starts: list[tuple[str, float]] = []
-
-    def __call__(self, graph: str) -> None:
-        elapsed = time.monotonic() - self._begin
-        self._starts.append((graph, elapsed))
-        done = f'[{len(self._starts):2}/{self._count}]'
-        line = f'{done} {elapsed:5.1f} s {_peak_gb():5.1f} GB  {graph}'
-        print(line, file=sys.stderr, flush=True)
-
-    def record(
-        self, total: float, files: dict[str, int], torch: str, command: str
-    ) -> dict[str, Any]:
-        """What a benchmark file holds."""
-        ends = [at for _, at in self._starts[1:]] + [total]
-        return {
-            'command': command,
-            'clock': 'wall, from the start of the verb; the last graph includes hashing all files',
-            'hardware': cpu_name(),
-            'software': torch,
-            'total_s': round(total, 1),
-            'before_first_graph_s': round(self._starts[0][1], 1),
-            'peak_memory_gb': round(_peak_gb(), 2),
-            'graph_s': {
-                name: round(end - at, 1)
-                for (name, at), end in zip(self._starts, ends, strict=True)
-            },
-            'file_bytes': files,
-        }
-
-
-def _precisions(
-    args: argparse.Namespace, size: str
-) -> tuple[tuple[Precision, ...], tuple[Precision, ...]]:
-    """What is exported from the weights, and what is made from that."""
-    words = (args.precision or DEFAULT_PRECISION[size]).split(',')
-    for word in words:
-        if word not in get_args(Precision):
-            known = ', '.join(get_args(Precision))
-            raise ConfigError(f'--precision {word!r} is none of {known}.')
-    exported = tuple(p for p in get_args(Precision) if p in words and p in _FLOAT)
-    quantized = tuple(p for p in get_args(Precision) if p in words and p not in _FLOAT)
-    calibrated = [p for p in quantized if p in _CALIBRATED and not args.cpu_only]
-    if calibrated and args.checkpoint and not args.calibrate:
-        raise ConfigError(
-            f'--precision {",".join(calibrated)} needs frames of the robot: give --calibrate.'
-        )
-    if args.calibrate and not args.calibrate.exists():
-        raise ConfigError(f'--calibrate {args.calibrate} does not exist; name a folder or a bag.')
-    for word in quantized if args.cpu_only else ():
-        if word != 'int8':
-            raise ConfigError(
-                f'--cpu-only: {word} is for GPUs alone; leave one of the two words out.'
-            )
-    if (calibrated or args.cpu_only) and 'fp32' not in exported:
-        exported = ('fp32', *exported)  # what the frames run through
-    return exported or (DEFAULT_PRECISION[size],), quantized
-
-
 def _quantize(args: argparse.Namespace, precisions: tuple[Precision, ...]) -> None:
     """Add ``precisions`` to the bundle that was just written."""
-    from vla_trt_ros.bundle import open_bundle
-    from vla_trt_ros.export.frames import Frames, read_frames, synthetic_frames
     from vla_trt_ros.export.precision import precision_row
     from vla_trt_ros.export.quantize.add import add_precisions
-    from vla_trt_ros.sim.prompts import PROMPTS
 
-    def say(text: str) -> None:
-        print(f'  {text}', file=sys.stderr, flush=True)
-
-    frames: Frames | None = None
-    if not args.cpu_only and any(p in _CALIBRATED for p in precisions):
-        bundle = open_bundle(args.out)
-        if args.calibrate:
-            robot = load_robot(args.robot)
-            frames = read_frames(args.calibrate, bundle, args.frames, robot=robot)
-        else:
-            say('random weights: calibrated on made-up frames')
-            prompts = [texts[0] for texts in PROMPTS.values()]
-            frames = synthetic_frames(bundle, args.frames, prompts)
+    calibrated = not args.cpu_only and any(p in CALIBRATED for p in precisions)
+    frames = _frames(args) if calibrated else None
     for stages in dict.fromkeys(precision_row(p).stages for p in precisions):
         same = [p for p in precisions if precision_row(p).stages == stages]
         add_precisions(
@@ -284,8 +235,25 @@ def _quantize(args: argparse.Namespace, precisions: tuple[Precision, ...]) -> No
             stages=stages,
             gpu=not args.cpu_only,
             half=args.store == 'fp16',
-            report=say,
+            report=_say,
         )
+
+
+def _frames(args: argparse.Namespace) -> Frames:
+    """Frames to calibrate with, or made-up ones for random weights."""
+    from vla_trt_ros.bundle import open_bundle
+    from vla_trt_ros.export.frames import read_frames, synthetic_frames
+    from vla_trt_ros.sim.prompts import PROMPTS
+
+    bundle = open_bundle(args.out)
+    if args.calibrate:
+        return read_frames(args.calibrate, bundle, args.frames, robot=load_robot(args.robot))
+    _say('random weights: calibrated on made-up frames')
+    return synthetic_frames(bundle, args.frames, [texts[0] for texts in PROMPTS.values()])
+
+
+def _say(text: str) -> None:
+    print(f'  {text}', file=sys.stderr, flush=True)
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -293,7 +261,3 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(word) for word in text.split(',') if word]
     except ValueError:
         raise ConfigError(f'{option} {text!r}: write numbers such as 16,48,112.') from None
-
-
-def _peak_gb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

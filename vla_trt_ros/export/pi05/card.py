@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vla_trt_ros.export.pi05.job import Prepared, graph_bytes, read_card
+from vla_trt_ros.export.pi05.job import ExportJob, Prepared, graph_bytes, read_card
 
 _CARD = """# {name}
 
@@ -11,7 +11,7 @@ _CARD = """# {name}
 - Robot: {robot}, {joints}; rows of {step_ms:g} ms, {horizon} a chunk
 - Views: {views}, {image_size} x {image_size} pixels
 - Prompt: {prompt}, up to {tokens} tokens; {vocabulary}
-- Weights: {weights:.1f} million, {precisions} ONNX
+- Weights: {weights:.1f} million, {precisions}
 - Normalisation: {normalization}
 - Licence: {licence}
 
@@ -53,7 +53,7 @@ def model_card(prepared: Prepared) -> str:
             else f'vocabulary of {config.vocab_size} pieces'
         ),
         weights=graph_bytes(config, ('fp32',)) / 4e6,
-        precisions=', '.join(job.precisions) + (' (stored as float16)' if job.half else ''),
+        precisions=_precisions(job),
         normalization=(
             f'{prepared.statistics.method}, from data'
             if checkpoint or job.stats
@@ -65,6 +65,16 @@ def model_card(prepared: Prepared) -> str:
     )
 
 
+def _precisions(job: ExportJob) -> str:
+    words = []
+    if job.precisions:
+        stored = ' (stored as float16)' if job.half else ''
+        words.append(f'{", ".join(job.precisions)} ONNX{stored}')
+    if job.fast:
+        words.append(f'{", ".join(job.fast)} for cuda_graph')
+    return '; '.join(words)
+
+
 def command_line(prepared: Prepared) -> str:
     """The command that makes the bundle again, without folders."""
     job, config = prepared.job, prepared.config
@@ -74,12 +84,15 @@ def command_line(prepared: Prepared) -> str:
         if job.checkpoint
         else f'--random-weights {job.seed}'
     )
+    backends = ['onnxruntime'] * bool(job.precisions) + ['cuda_graph'] * bool(job.fast)
+    precisions = tuple(dict.fromkeys((*job.precisions, *job.fast)))
     words = [f'vla-trt export --size {job.size} {weights} --robot {job.robot.name}']
     for option, value, usual in (
         ('views', config.views, base.views),
         ('steps', config.num_steps, base.num_steps),
         ('buckets', config.prompt_buckets, base.prompt_buckets),
-        ('precision', job.precisions, ('fp32',) if job.size == 'nano' else ('bf16',)),
+        ('backend', backends, ['onnxruntime']),
+        ('precision', precisions, ('fp32',) if job.size == 'nano' else ('bf16',)),
     ):
         if value != usual:
             words.append(f'--{option} {",".join(map(str, value))}')

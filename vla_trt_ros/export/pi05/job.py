@@ -18,6 +18,7 @@ from vla_trt_ros.export.pi05.checkpoint import Checkpoint, Progress, open_checkp
 from vla_trt_ros.export.pi05.metadata import Metadata, derive_config, read_metadata
 from vla_trt_ros.export.pi05.parameters import (
     DTYPES,
+    HalfParameters,
     ModelParameters,
     ParameterSource,
     parameter_dtype,
@@ -45,6 +46,11 @@ class ExportJob:
     """Of a checkpoint that does not name its own sizes."""
     robot: RobotConfig
     precisions: tuple[Precision, ...]
+    """Of the ONNX graphs; none: no ONNX is made."""
+    fast: tuple[Precision, ...] = ()
+    """Of the files for cuda_graph (export/pi05/fast.py)."""
+    device: str = 'cpu'
+    """Where random weights are drawn: 'cpu' or 'cuda', whose numbers differ."""
     checkpoint: Path | None = None
     seed: int = 0
     """Of random weights, where there is no checkpoint."""
@@ -83,7 +89,7 @@ def prepare(job: ExportJob, progress: Progress) -> Prepared:
 
     ConfigError or BundleError otherwise. Reads every weight of a checkpoint once.
     """
-    if job.half and 'fp32' not in job.precisions:
+    if job.half and job.precisions and 'fp32' not in job.precisions:
         raise ConfigError('--store fp16 is for fp32 graphs, and none are made; add fp32.')
     if job.card:
         read_card(job.card)
@@ -108,14 +114,19 @@ def prepare(job: ExportJob, progress: Progress) -> Prepared:
     checkpoint = open_checkpoint(job.checkpoint, config) if job.checkpoint else None
     statistics = _statistics(job, layout, metadata)
     vocabulary = _vocabulary(job, config)
-    _check_space(job.out, graph_bytes(config, job.precisions))
+    _check_space(job.out, graph_bytes(config, job.precisions) + fast_bytes(config, job.fast))
     if checkpoint:
         checkpoint.check_finite(progress)
     return Prepared(job, named or job.base, config, layout, statistics, vocabulary, checkpoint)
 
 
-def export(prepared: Prepared, card: str, notes: dict[str, str], report: Report) -> None:
-    """Write the bundle; what stood in its place before stays until the new one is whole."""
+def export(
+    prepared: Prepared, card: str, notes: dict[str, str], report: Report
+) -> ParameterSource:
+    """Write the bundle; what stood in its place before stays until the new one is whole.
+
+    Returns the weights that it was made of.
+    """
     job = prepared.job
     contents = BundleContents(
         name=job.out.resolve().name,
@@ -127,7 +138,7 @@ def export(prepared: Prepared, card: str, notes: dict[str, str], report: Report)
         created_by='vla-trt export',
         notes=notes,
     )
-    network = prepared.checkpoint or _random(prepared.config, job)
+    network: ParameterSource = prepared.checkpoint or _random(prepared.config, job)
     try:
         write_bundle(network, contents, job.out, report, job.precisions, half=job.half)
     except OSError as error:
@@ -138,6 +149,7 @@ def export(prepared: Prepared, card: str, notes: dict[str, str], report: Report)
                 '--out.'
             ) from error
         raise
+    return HalfParameters(network) if job.half else network
 
 
 def read_card(path: Path) -> str:
@@ -164,9 +176,21 @@ def graph_bytes(config: Pi05Config, precisions: Sequence[Precision]) -> int:
     return total
 
 
+def fast_bytes(config: Pi05Config, precisions: Sequence[Precision]) -> int:
+    """Bytes that the files for cuda_graph take on disk, to a few percent."""
+    count = embedding = 0
+    for name, parameter in skeleton(config, torch.float32).named_parameters():
+        if not name.startswith('time_mlp_') and '.dense.' not in name:
+            count += parameter.numel()
+            embedding += parameter.numel() if name.endswith('embed_tokens.weight') else 0
+    sizes = {'fp32': 4 * count, 'bf16': 2 * count, 'fp8': count + embedding}
+    return sum(sizes[p] for p in precisions)
+
+
 def _random(config: Pi05Config, job: ExportJob) -> ParameterSource:
-    compute = torch.float32 if 'fp32' in job.precisions else torch.bfloat16
-    return ModelParameters(random_model(config, job.seed, compute))
+    wide = 'fp32' in (*job.precisions, *job.fast)
+    compute = torch.float32 if wide else torch.bfloat16
+    return ModelParameters(random_model(config, job.seed, compute, job.device))
 
 
 def _check_width(layout: Layout, config: Pi05Config) -> None:

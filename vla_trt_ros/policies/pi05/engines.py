@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from vla_trt_ros.backends.base import Array, Buffers, DeviceEngine, Engine, EngineSource
+from vla_trt_ros.backends.base import Array, Buffers, DeviceEngine, Engine, EngineSource, Shared
 from vla_trt_ros.backends.captured_chain import CapturedChain
 from vla_trt_ros.backends.registry import load_engine
 from vla_trt_ros.bundle import Bundle, EngineEntry
@@ -210,7 +210,8 @@ def load_engines(
                 f'{num_steps} steps, which its config promises; export it again.'
             ) from None
 
-    together: dict[str, object] = {}
+    together: dict[str, Shared] = {}
+    stack.callback(_close_all, together)
     entries = {stage: chosen(stage) for stage in STAGES}
     shared: dict[str, Array] = {}
     vision = load(pick('vision', None, None), shared)
@@ -222,16 +223,25 @@ def load_engines(
         # The first bucket's noise and actions serve all: their shapes do not depend on it.
         shared |= {name: buffers[name] for name in ('noise', 'actions')}
         chains[bucket] = Chain(prefix, denoise, buffers['tokens'][0], buffers['prefix_mask'][0])
-    backends = {platform.stage(stage).backend for stage in STAGES}
+    for part in together.values():
+        part.load()
+    every: list[Engine] = [vision]
+    for chain in chains.values():
+        every += [chain.prefix, *chain.denoise.values()]
     return Engines(
         vision,
         chains,
         shared['pixels'],
         shared['noise'],
         shared['actions'],
-        on_gpu=backends <= {'tensorrt', 'cuda_graph'},
-        compacts='cuda_graph' in backends,
+        on_gpu=all(getattr(engine, 'on_gpu', False) for engine in every),
+        compacts=any(getattr(engine, 'compacts', False) for engine in every),
     )
+
+
+def _close_all(together: dict[str, Shared]) -> None:
+    for part in together.values():
+        part.close()
 
 
 def _for_target(

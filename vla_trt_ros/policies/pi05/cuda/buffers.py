@@ -21,6 +21,10 @@ def padded_rows(horizon: int) -> int:
     return max(64, 1 << (horizon - 1).bit_length())
 
 
+_PADDING = 15
+"""What another number of views may need more, to fill its prefix up to a multiple of 16."""
+
+
 def prefix_rows(config: Pi05Config, views: int, bucket: int) -> int:
     """Prefix tokens of a graph, rounded up to the 16 that FP8 products need.
 
@@ -60,9 +64,20 @@ class Buffers:
 
 def make_buffers(weights: FastWeights, views: int, bucket: int, max_steps: int) -> Buffers:
     """Buffers for up to ``bucket`` prompt tokens and ``max_steps`` steps, all zero."""
-    config, dtype = weights.config, weights.embedding.dtype
-    device = weights.embedding.device
-    tokens = prefix_rows(config, views, bucket)
+    like = weights.embedding
+    return buffers_for(weights.config, views, bucket, max_steps, like.dtype, like.device)
+
+
+def buffers_for(
+    config: Pi05Config,
+    views: int,
+    bucket: int,
+    max_steps: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Buffers:
+    """As `make_buffers`. One set serves every smaller number of views, bucket and step count."""
+    tokens = prefix_rows(config, views, bucket) + _PADDING
     rows = padded_rows(config.horizon)
     # Padding is shorter than the suffix's rows, so that the padded prefix fits too.
     positions = views * config.tokens_per_view + bucket + rows

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla_trt_ros.policies.pi05.cuda.fold import FP8, FP8_MAX, Linear
+from vla_trt_ros.policies.pi05.cuda.buffers import Buffers
+from vla_trt_ros.policies.pi05.cuda.fold import FP8, FP8_MAX, FastWeights, Linear
+from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 
 EPS = 1e-6
 
@@ -58,6 +60,11 @@ class Ops(Protocol):
         self, q: Tensor, keys: Tensor, values: Tensor, valid: Tensor, into: Linear
     ) -> Tensor:
         """Queries [T * heads, D] to the first ``valid`` rows of keys: [T, heads * D]."""
+
+    def denoise(self, weights: FastWeights, buffers: Buffers, tables: StepTables) -> bool:
+        """All steps in one launch; False, and nothing done, where that does not serve these
+        weights: the operations below do it then.
+        """
 
     def begin(self, latent: Tensor, action_in: Linear, factor: Tensor, into: Linear) -> Stream:
         """Latent [rows, A] -> the stream in front of the first layer."""
@@ -161,7 +168,10 @@ class TorchOps:
     def prefix_attention(
         self, q: Tensor, keys: Tensor, values: Tensor, valid: Tensor, into: Linear
     ) -> Tensor:
-        return self._attend(q, keys, values, int(valid), into)
+        return self._attend(q, keys, values, valid, into)
+
+    def denoise(self, weights: FastWeights, buffers: Buffers, tables: StepTables) -> bool:
+        return False
 
     def begin(self, latent: Tensor, action_in: Linear, factor: Tensor, into: Linear) -> Stream:
         assert action_in.bias is not None
@@ -179,12 +189,13 @@ class TorchOps:
         valid: Tensor,
         horizon: int,
     ) -> Tensor:
-        rows, dim, start = stream.x.shape[0], keys.shape[1], int(valid)
+        rows, dim = stream.x.shape[0], keys.shape[1]
         parts = self._normed(stream, qkv, shift).reshape(rows, -1, dim)
-        place = slice(start, start + rows)
+        # Where the suffix begins stays on the device: a graph must not depend on its value.
+        place = valid + torch.arange(rows, device=valid.device)
         turned = _rotate(parts[:, :-1], cos[place], sin[place]).to(keys.dtype)
-        keys[start : start + horizon] = turned[:horizon, -1]
-        values[start : start + horizon] = parts[:horizon, -1]
+        keys.index_copy_(0, place[:horizon], turned[:horizon, -1])
+        values.index_copy_(0, place[:horizon], parts[:horizon, -1].to(values.dtype))
         return turned[:, :-1].reshape(-1, dim)
 
     def attend(
@@ -196,7 +207,7 @@ class TorchOps:
         horizon: int,
         into: Linear,
     ) -> Tensor:
-        return self._attend(q, keys, values, int(valid) + horizon, into)
+        return self._attend(q, keys, values, valid + horizon, into)
 
     def add_product(
         self,
@@ -237,9 +248,12 @@ class TorchOps:
             return (value / into.act).clamp(-FP8_MAX, FP8_MAX).to(FP8)
         return value.to(into.weight.dtype)
 
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, count: int, into: Linear) -> Tensor:
-        k, v = keys[None, :count].float(), values[None, :count].float()
-        out = F.scaled_dot_product_attention(q[None].float(), k, v)[0]
+    def _attend(
+        self, q: Tensor, keys: Tensor, values: Tensor, count: Tensor, into: Linear
+    ) -> Tensor:
+        here = torch.arange(keys.shape[0], device=count.device) < count
+        k, v = keys[None].float(), values[None].float()
+        out = F.scaled_dot_product_attention(q[None].float(), k, v, attn_mask=here[None])[0]
         return self._store(out.reshape(-1, into.weight.shape[1]), into)
 
     def _stream(self, x: Tensor, factor: Tensor, into: Linear) -> Stream:

@@ -19,9 +19,12 @@ from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 class Stages:
     """The network's three stages over one set of weights and buffers."""
 
-    def __init__(self, weights: FastWeights, buffers: Buffers, ops: Ops) -> None:
+    def __init__(
+        self, weights: FastWeights, buffers: Buffers, ops: Ops, views: int | None = None
+    ) -> None:
+        """``views``: how many are there, the first ones of the buffers; all of them by default."""
         self.weights, self.buffers, self.ops = weights, buffers, ops
-        self.views = buffers.pixels.shape[0]
+        self.views = views or buffers.pixels.shape[0]
         self._patches = torch.zeros(
             self.views * weights.config.tokens_per_view,
             patch_columns(weights.config),
@@ -49,11 +52,12 @@ class Stages:
         """Image tokens and prompt -> keys and values of every layer."""
         w, b, ops = self.weights, self.buffers, self.ops
         images = self.views * w.config.tokens_per_view
+        cache = zip(w.prefix, *self._cache(bucket), strict=True)
         x = b.hidden[: prefix_rows(w.config, self.views, bucket)]
         prompt = torch.nn.functional.embedding(b.tokens[: x.shape[0] - images], w.embedding)
         x[images:] = prompt.float() * math.sqrt(x.shape[1])
         y: Tensor | None = None
-        for layer, keys, values in zip(w.prefix, b.keys, b.values, strict=True):
+        for layer, keys, values in cache:
             qkv = ops.linear(ops.add_norm(x, y, layer.qkv, centre=False), layer.qkv)
             q = ops.rotate_store(qkv, b.cos, b.sin, keys, values)
             if q is None:
@@ -63,21 +67,35 @@ class Stages:
             a = ops.add_norm(x, ops.linear(a, out), gate_up, centre=False)
             y = ops.linear(ops.geglu_product(a, gate_up, down), down)
 
-    def denoise(self, tables: StepTables) -> Tensor:
-        """All steps of ``tables``, from latents[0]. Returns the actions: a view, [H, A]."""
+    def denoise(self, tables: StepTables, bucket: int | None = None) -> Tensor:
+        """All steps of ``tables``, from latents[0]. Returns the actions: a view, [H, A].
+
+        ``bucket`` bounds the keys that are looked at; None: all that the buffers hold.
+        """
         steps = tables.factor.shape[0]
-        for step in range(steps):
-            self._denoise_step(tables, step, -1.0 / steps)
+        keys, values = self._cache(bucket)
+        if not self.ops.denoise(self.weights, self.buffers, tables):
+            for step in range(steps):
+                self._denoise_step(tables, step, -1.0 / steps, keys, values)
         return self.buffers.latents[steps, : self.weights.config.horizon]
 
-    def _denoise_step(self, tables: StepTables, step: int, dt: float) -> None:
+    def _cache(self, bucket: int | None) -> tuple[Tensor, Tensor]:
+        b, config = self.buffers, self.weights.config
+        if bucket is None:
+            return b.keys, b.values
+        end = self.views * config.tokens_per_view + bucket + b.rows
+        return b.keys[:, :end], b.values[:, :end]
+
+    def _denoise_step(
+        self, tables: StepTables, step: int, dt: float, all_keys: Tensor, all_values: Tensor
+    ) -> None:
         w, b, ops = self.weights, self.buffers, self.ops
         horizon, factor, gate = w.config.horizon, tables.factor[step], tables.gate[step]
         stream = ops.begin(b.latents[step], w.action_in, factor[0], w.expert[0].qkv)
         behind = [layer.qkv for layer in w.expert[1:]] + [w.action_out]
         for i, layer in enumerate(w.expert):
             out, gate_up, down = _rest(layer.out, layer.gate_up, layer.down)
-            keys, values = b.keys[i], b.values[i]
+            keys, values = all_keys[i], all_values[i]
             shift = tables.qkv_shift[step, i]
             q = ops.heads(stream, layer.qkv, shift, b.cos, b.sin, keys, values, b.valid, horizon)
             a = ops.attend(q, keys, values, b.valid, horizon, out)
@@ -90,7 +108,7 @@ class Stages:
         ops.euler(stream, w.action_out, tables.out_shift[step], dt, latent, target)
 
     def _embed_patches(self) -> Tensor:
-        config, pixels = self.weights.config, self.buffers.pixels
+        config, pixels = self.weights.config, self.buffers.pixels[: self.views]
         side, patch = config.image_size // config.patch, config.patch
         grid = pixels.reshape(self.views, 3, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5)
         numbers = 3 * patch * patch

@@ -1,0 +1,304 @@
+"""The cuda_graph backend: stages of hand-tuned kernels that a CUDA graph captures.
+
+Between two stages of this backend nothing is copied and nothing has spec.py's layout; to and from
+a stage of another backend, tensors go through the GPU memory of spec.py's arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from types import TracebackType
+from typing import Any, cast
+
+import ml_dtypes  # noqa: F401  NumPy learns 'bfloat16' from it
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_trt_ros.backends.base import Array, Buffers, EngineSource, allocate, bind
+from vla_trt_ros.datatypes import TensorSpec
+from vla_trt_ros.errors import BackendError
+from vla_trt_ros.gpu.cuda import pinned
+from vla_trt_ros.gpu.mirror import Mirror, mirror_of
+from vla_trt_ros.policies.pi05.cuda.fast_file import FastFile
+from vla_trt_ros.policies.pi05.cuda.network import Network, explained
+from vla_trt_ros.policies.pi05.spec import (
+    Pi05Config,
+    StageSpec,
+    denoise_spec,
+    prefix_spec,
+    vision_spec,
+)
+
+_ACTIVATIONS = {torch.float32: 'float32', torch.bfloat16: 'bfloat16'}
+_BETWEEN = {'image_tokens': ('vision', 'prefix'), 'keys': ('prefix', 'denoise')}
+_BETWEEN['values'] = _BETWEEN['keys']
+"""Tensors that one stage hands on to another."""
+
+
+class CudaGraphEngine:
+    """One stage, on the `Network` that it shares with the others of its policy."""
+
+    def __init__(self, source: EngineSource, buffers: Buffers, device: str = 'cuda') -> None:
+        self.name, self.stage = source.name, source.stage
+        self._bucket, self._steps = source.prompt_bucket, source.num_steps
+        if source.file is None:
+            raise BackendError(f'{source.name}: the bundle names no file; export it again.')
+        self._network = _shared_network(source, device)
+        file = self._network.open(source.file)
+        _check(source, file)
+        self._network.add(self.stage, file)
+        self._inputs = bind(source.inputs, buffers, self._allocate)
+        self._outputs = bind(source.outputs, buffers, self._allocate)
+        self._mirrors: dict[str, Mirror] | None = None
+        self._tensors: dict[str, Tensor] = {}
+        self._views: int | None = None
+        self._closed = False
+        if self.stage == 'vision':
+            self._network.pixels = self._tensor('pixels')
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """Host arrays that the stage reads, page-locked but those between stages."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Host arrays of what the stage writes. One that another engine on the GPU reads is not
+        refreshed.
+        """
+        return self._outputs
+
+    @property
+    def mirrors(self) -> Mapping[str, Mirror]:
+        """GPU memory of what is exchanged with the caller or another backend's stages. To be
+        asked for when all stages of the policy are there.
+        """
+        if self._mirrors is None:
+            here = {n: a for n, a in (self._inputs | self._outputs).items() if self._outside(n)}
+            self._mirrors = {name: mirror_of(array) for name, array in here.items()}
+            for name, mirror in self._mirrors.items():
+                mirror.read |= name in self._inputs
+                mirror.written |= name in self._outputs
+        return self._mirrors
+
+    @property
+    def on_gpu(self) -> bool:
+        """Unless it was made by `on_cpu`."""
+        return self._network.device != 'cpu'
+
+    @property
+    def compacts(self) -> bool:
+        """Missing views are left out."""
+        return True
+
+    def for_views(self, views: int) -> CudaGraphEngine:
+        """The stage for calls in which the first ``views`` views are there."""
+        if not 1 <= views <= len(self._network.config.views):
+            raise BackendError(
+                f'{self.name}: {views} views of {len(self._network.config.views)}; one at least.'
+            )
+        twin = copy(self)
+        twin._views = views
+        return twin
+
+    def enqueue(self, *, stream: int | None = None) -> None:
+        """Copy in, run once, copy out and wait; or queue the stage alone on ``stream``."""
+        if self._closed:
+            raise BackendError(f'{self.name}: the engine is closed; load it again.')
+        self._network.load()
+        if self._network.device == 'cpu':
+            if stream is not None:
+                raise BackendError(f'{self.name}: runs on the CPU, which has no stream {stream}.')
+            self._queue(None, self._there())
+        elif stream is not None:
+            self._queue(stream, self._views or len(self._network.config.views))
+        else:
+            self._run_and_wait()
+
+    def _run_and_wait(self) -> None:
+        stream, mirrors = self._network.stream, self.mirrors
+        for name, array in self._inputs.items():
+            if name in mirrors and not mirrors[name].written:
+                mirrors[name].upload(array, stream.handle)
+        self._queue(stream.handle, self._there())
+        for name, array in self._outputs.items():
+            if name in mirrors and not mirrors[name].read:
+                mirrors[name].download(array, stream.handle)
+        stream.wait()
+
+    def _there(self) -> int:
+        """Views that the mask on the host says are there."""
+        config, mask = self._network.config, self._inputs.get('prefix_mask')
+        if self._views is not None or mask is None:
+            return self._views or len(config.views)
+        per_view = mask[0, : config.image_tokens].reshape(len(config.views), -1)
+        count = int(per_view[:, 0].sum())
+        if not (count and per_view[:count].all()) or per_view[count:].any():
+            raise BackendError(
+                f'{self.name}: prefix_mask has views {per_view[:, 0].tolist()}; those that are '
+                'there must come first, whole, and be one at least.'
+            )
+        return count
+
+    def _queue(self, stream: int | None, views: int) -> None:
+        run: Callable[[int], None] = getattr(self, f'_{self.stage}')
+        with explained(self.name), self._network.work(stream):
+            run(views)
+
+    def _vision(self, views: int) -> None:
+        network = self._network
+        network.stages(views).vision()
+        if self._outside('image_tokens'):
+            count = views * network.config.tokens_per_view
+            self._tensor('image_tokens')[0, :count] = network.buffers.hidden[:count]
+
+    def _prefix(self, views: int) -> None:
+        network, bucket = self._network, cast(int, self._bucket)
+        buffers, images = network.buffers, views * network.config.tokens_per_view
+        if self._outside('image_tokens'):
+            buffers.hidden[:images] = self._tensor('image_tokens')[0, :images]
+        buffers.tokens[:bucket] = self._tensor('tokens')[0]
+        self._count_valid()
+        network.stages(views).prefix(bucket)
+        if self._outside('keys'):
+            for inner, outer in self._caches(images):
+                outer.copy_(inner)
+
+    def _denoise(self, views: int) -> None:
+        network, steps = self._network, cast(int, self._steps)
+        buffers, horizon = network.buffers, network.config.horizon
+        if self._outside('keys'):
+            self._count_valid()
+            for inner, outer in self._caches(views * network.config.tokens_per_view):
+                inner.copy_(outer)
+        buffers.latents[0, :horizon] = self._tensor('noise')[0]
+        actions = network.stages(views).denoise(network.tables[steps], self._bucket)
+        self._tensor('actions')[0] = actions
+
+    def _count_valid(self) -> None:
+        mask = self._tensor('prefix_mask')
+        torch.sum(mask, dim=1, dtype=torch.int32, out=self._network.buffers.valid)
+
+    def _caches(self, images: int) -> list[tuple[Tensor, Tensor]]:
+        """Parts of our keys and values, and where they are in spec.py's: there the prompt stands
+        behind all views, here right behind those that are there.
+        """
+        config, bucket = self._network.config, cast(int, self._bucket)
+        buffers, pairs = self._network.buffers, []
+        for name, inner in (('keys', buffers.keys), ('values', buffers.values)):
+            outer = self._tensor(name)[:, 0, 0]
+            if images == config.image_tokens:
+                count = images + bucket
+                pairs.append((inner[:, :count], outer[:, :count]))
+                continue
+            pairs.append((inner[:, :images], outer[:, :images]))
+            pairs.append((inner[:, images : images + bucket], outer[:, config.image_tokens :]))
+        return pairs
+
+    def _outside(self, name: str) -> bool:
+        """Whether the caller or another backend is at the other end of tensor ``name``."""
+        stages = self._network.files
+        if name == 'prefix_mask':
+            return self.stage == 'prefix' or 'prefix' not in stages
+        return not all(stage in stages for stage in _BETWEEN.get(name, ('',)))
+
+    def _tensor(self, name: str) -> Tensor:
+        found = self._tensors.get(name)
+        if found is None:
+            array = self._inputs.get(name, self._outputs.get(name))
+            assert array is not None
+            found = self._tensors[name] = _as_tensor(array, self._network.device)
+        return found
+
+    def _allocate(self, spec: TensorSpec) -> Array:
+        if self._network.device == 'cpu' or spec.name in _BETWEEN:
+            return allocate(spec)  # pages that are never touched, if it stays inside
+        return pinned(spec.shape, spec.dtype)
+
+    def close(self) -> None:
+        """Refuse further runs; a second call does nothing. The network goes with its policy."""
+        if not self._closed:
+            self._closed = True
+            self._tensors, self._mirrors = {}, {}
+
+    def __enter__(self) -> CudaGraphEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def on_cpu(source: EngineSource, buffers: Buffers) -> CudaGraphEngine:
+    """The engine in plain PyTorch without a GPU: for tests, and to look at the stages."""
+    return CudaGraphEngine(source, buffers, 'cpu')
+
+
+def _shared_network(source: EngineSource, device: str) -> Network:
+    found = source.shared.get('cuda_graph')
+    if not isinstance(found, Network):
+        found = source.shared['cuda_graph'] = Network(device)
+    return found
+
+
+def _check(source: EngineSource, file: FastFile) -> None:
+    if file.precision != source.precision:
+        raise BackendError(
+            f'{source.name}: {file.tensors.path} is {file.precision}, the manifest says '
+            f'{source.precision}; export the bundle again.'
+        )
+    wanted = _spec(source, file.config, _ACTIVATIONS[file.dtype])
+    if wanted != StageSpec(source.inputs, source.outputs):
+        raise BackendError(
+            f'{source.name}: {file.tensors.path} is of another network than the manifest: its '
+            f'tensors are {[(t.name, list(t.shape), t.dtype) for t in wanted.inputs]}; export the '
+            'bundle again.'
+        )
+    if source.num_steps is not None and source.num_steps not in file.num_steps:
+        raise BackendError(
+            f'{source.name}: {file.tensors.path} has tables for {list(file.num_steps)} steps; '
+            f'export the bundle again with --steps {source.num_steps}.'
+        )
+    if file.config.prefix.kv_heads != 1:
+        raise BackendError(
+            f'{source.name}: cuda_graph serves one key-value head, this network has '
+            f'{file.config.prefix.kv_heads}; choose onnxruntime or tensorrt.'
+        )
+
+
+def _spec(source: EngineSource, config: Pi05Config, activation: str) -> StageSpec:
+    if source.stage == 'vision':
+        return vision_spec(config, activation)
+    bucket = source.prompt_bucket or 0
+    if source.stage == 'prefix':
+        return prefix_spec(config, bucket, activation)
+    return denoise_spec(config, bucket, activation)
+
+
+def _as_tensor(array: Array, device: str) -> Tensor:
+    """The memory of ``array``, on the GPU that of its mirror, as a tensor."""
+    raw: Any
+    if device == 'cpu':
+        raw = torch.from_numpy(array.reshape(-1).view(np.uint8))
+    else:
+        raw = torch.as_tensor(_Memory(mirror_of(array).address, array.nbytes), device=device)
+    flat: Tensor = raw.view(getattr(torch, array.dtype.name))
+    return flat.reshape(array.shape)
+
+
+class _Memory:
+    """GPU memory that torch shall take as it is."""
+
+    def __init__(self, address: int, nbytes: int) -> None:
+        self.__cuda_array_interface__ = {
+            'shape': (nbytes,),
+            'typestr': '|u1',
+            'data': (address, False),
+            'version': 3,
+        }
