@@ -50,14 +50,14 @@ def test_bundle_of_another_robot(capsys):
 
 
 def test_platform_of_another_machine(capsys, monkeypatch):
-    monkeypatch.setattr(checks, '_nvidia_smi', lambda query='': '')
+    monkeypatch.setattr(checks, 'nvidia_smi', lambda query='': '')
     status, found = doctor(capsys, '--platform', 'thor')
     assert status == 1
     assert found['platform']['text'] == 'platform thor needs a GPU of sm_110, none is found'
 
 
 def test_gpu_of_another_generation(monkeypatch):
-    monkeypatch.setattr(checks, '_nvidia_smi', lambda query='': '8.7')
+    monkeypatch.setattr(checks, 'nvidia_smi', lambda query='': '8.7')
     *_, found = checks.backends(load_platform('thor'))
     assert (found.name, found.status) == ('platform', 'fail')
     assert found.text == 'platform thor is for sm_110, this GPU is sm_87'

@@ -40,7 +40,7 @@ def machine() -> Iterator[Finding]:
         yield Finding('package', 'ok', f'vla_trt_ros {version("vla_trt_ros")} in {share_dir()}')
     except PackageNotFoundError:
         yield Finding('package', 'ok', f'from {share_dir()}, not installed by pip')
-    gpu = _nvidia_smi()
+    gpu = nvidia_smi()
     yield Finding('GPU', 'ok', gpu) if gpu else Finding('GPU', 'skip', 'no NVIDIA GPU')
 
 
@@ -112,7 +112,7 @@ def backends(platform: PlatformConfig) -> Iterator[Finding]:
             yield Finding(f'backend {backend}', 'ok', f'{module} {version(module)}')
     if platform.target == 'cpu':
         return
-    capability = _compute_capability()
+    capability = compute_capability()
     if not capability:
         text = f'platform {platform.name} needs a GPU of {platform.target}, none is found'
         yield Finding('platform', 'fail', text, 'use platform cpu on this machine')
@@ -164,7 +164,8 @@ def simulator() -> Iterator[Finding]:
         yield Finding('rendering', 'ok', f'MUJOCO_GL {os.environ.get("MUJOCO_GL", "osmesa")}')
 
 
-def _nvidia_smi(query: str = 'name,memory.total,driver_version') -> str:
+def nvidia_smi(query: str = 'name,memory.total,driver_version') -> str:
+    """What nvidia-smi says of the first GPU, comma separated; '' where there is none."""
     if shutil.which('nvidia-smi') is None:
         return ''
     command = ['nvidia-smi', f'--query-gpu={query}', '--format=csv,noheader']
@@ -175,6 +176,7 @@ def _nvidia_smi(query: str = 'name,memory.total,driver_version') -> str:
     return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ''
 
 
-def _compute_capability() -> str:
-    found = _nvidia_smi('compute_cap')
+def compute_capability() -> str:
+    """Of the first GPU, as 'sm_90'; '' where there is none."""
+    found = nvidia_smi('compute_cap')
     return f'sm_{found.replace(".", "")}' if found else ''

@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from vla_trt_ros.cli import checks
 from vla_trt_ros.cli.checks import Finding
+from vla_trt_ros.cli.gpu_checks import gpu
 from vla_trt_ros.cli.live_checks import live
 from vla_trt_ros.config import load_platform, load_policy, load_robot
 
@@ -57,6 +58,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield from checks.transport()
     yield from checks.backends(platform)
     yield from checks.bundle(bundle, platform, robot)
+    yield from gpu(bundle, platform)
     yield from checks.simulator()
     if args.live:
         yield from live(robot, args.seconds, namespace=args.namespace)
