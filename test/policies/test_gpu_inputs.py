@@ -74,6 +74,10 @@ def test_compact_puts_the_views_that_are_there_first(out):
     wrist = raw_frame('rgb8', 48, 64)
     assert images.write({'wrist': wrist}, stream=3).there == (True, False)
     np.testing.assert_array_equal(out, on_cpu({'base': wrist}))
+    pixels = np.zeros_like(out)
+    on_host = ImageInput(VIEWS, pixels, compact=True)
+    assert on_host.write({'wrist': wrist}) == (True, False)
+    np.testing.assert_array_equal(out, pixels)
     both = {'base': raw_frame('bgr8', 30, 40), 'wrist': wrist}
     assert images.write(both, stream=3).there == (True, True)
     np.testing.assert_array_equal(out, on_cpu(both))

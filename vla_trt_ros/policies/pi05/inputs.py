@@ -15,25 +15,33 @@ from vla_trt_ros.preprocess.tokenize import Prompt
 
 
 class ImageInput:
-    """Writes views into ``pixels`` float32 [V, 3, S, S] and says which are there."""
+    """Writes views into ``pixels`` float32 [V, 3, S, S] and says which places show one.
 
-    def __init__(self, views: tuple[str, ...], pixels: Float32Array) -> None:
+    With ``compact`` the views that have a frame come first, and a missing one leaves no gap.
+    """
+
+    def __init__(
+        self, views: tuple[str, ...], pixels: Float32Array, *, compact: bool = False
+    ) -> None:
         self._views = views
         self._pixels = pixels
+        self._compact = compact
         self._size = pixels.shape[2], pixels.shape[3]
 
     def write(self, frames: Mapping[str, CameraFrame]) -> tuple[bool, ...]:
-        """Fill the buffer; per view, whether it had a frame. A view without one is left black.
+        """Fill the buffer; per place, whether it shows a frame. One that does not is left black.
 
         Raises BadImage for a frame that does not decode.
         """
-        there = tuple(view in frames for view in self._views)
-        for view, present, planes in zip(self._views, there, self._pixels, strict=True):
-            if present:
-                scale_planes(resize_with_pad(to_rgb(frames[view]), *self._size), planes)
-            else:
+        here = [frames.get(view) for view in self._views]
+        if self._compact:
+            here.sort(key=lambda frame: frame is None)
+        for frame, planes in zip(here, self._pixels, strict=True):
+            if frame is None:
                 planes.fill(-1.0)
-        return there
+            else:
+                scale_planes(resize_with_pad(to_rgb(frame), *self._size), planes)
+        return tuple(frame is not None for frame in here)
 
 
 def write_prompt(prompt: Prompt, there: Sequence[bool], tokens: Array, mask: Array) -> None:

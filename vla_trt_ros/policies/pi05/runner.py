@@ -64,7 +64,7 @@ class HostRunner:
 
     def __init__(self, views: tuple[str, ...], engines: Engines) -> None:
         self._engines = engines
-        self._images = ImageInput(views, engines.pixels)
+        self._images = ImageInput(views, engines.pixels, compact=engines.compacts)
 
     @property
     def noise(self) -> Float32Array:
