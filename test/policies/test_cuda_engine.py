@@ -2,7 +2,6 @@
 ONNX graphs of the same weights do. On a GPU: test_cuda_engine_gpu.py.
 """
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,44 +11,22 @@ torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[expor
 pytest.importorskip('onnx', reason="needs ONNX: pip install '.[export]'")
 pytest.importorskip('ml_dtypes', reason="needs ml_dtypes: pip install '.[export]'")
 
+from fast_bundles import TINY, actions, make_bundle, observation  # noqa: E402
+
 from vla_trt_ros.backends.registry import BACKENDS  # noqa: E402
-from vla_trt_ros.bundle import open_bundle  # noqa: E402
-from vla_trt_ros.config import PlatformConfig, StageChoice, load_robot  # noqa: E402
-from vla_trt_ros.datatypes import CameraFrame, Observation  # noqa: E402
+from vla_trt_ros.config import PlatformConfig, StageChoice  # noqa: E402
 from vla_trt_ros.errors import BackendError, BundleError, ConfigError, DeviceLost  # noqa: E402
-from vla_trt_ros.export.frames import synthetic_frames  # noqa: E402
 from vla_trt_ros.export.pi05.fast import add_fast, fast_engines  # noqa: E402
-from vla_trt_ros.export.pi05.job import ExportJob, export, prepare  # noqa: E402
 from vla_trt_ros.gpu import cuda  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.network import Network, _target, explained  # noqa: E402
-from vla_trt_ros.policies.pi05.spec import (  # noqa: E402
-    NANO,
-    ExpertConfig,
-    PrefixConfig,
-    VisionConfig,
-)
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
 
-TINY = dataclasses.replace(
-    NANO,
-    image_size=56,
-    vision=VisionConfig(width=48, depth=1, heads=3, mlp=80),
-    prefix=PrefixConfig(width=64, depth=2, heads=2, kv_heads=1, head_dim=32, mlp=96),
-    expert=ExpertConfig(width=48, mlp=64),
-    prompt_buckets=(24, 48),
-    num_steps=(3,),  # exporting ONNX is what takes the time here
-)
 FAST, ONNX = StageChoice('cuda_graph', 'fp32'), StageChoice('onnxruntime', 'fp32')
 
 
 @pytest.fixture(scope='module')
 def bundle(tmp_path_factory):
-    out = tmp_path_factory.mktemp('fast') / 'tiny'
-    job = ExportJob(out, 'nano', TINY, load_robot('metaworld'), ('fp32',), fast=('fp32', 'fp8'))
-    weights = export(prepare(job, lambda items, label: items), 'card', {}, lambda name: None)
-    frames = synthetic_frames(open_bundle(out), 16, ['reach the goal'])
-    add_fast(out, weights, ('fp32', 'bf16', 'fp8'), frames)
-    return open_bundle(out)
+    return make_bundle(tmp_path_factory.mktemp('fast') / 'tiny')
 
 
 @pytest.fixture(autouse=True)
@@ -59,26 +36,6 @@ def on_the_cpu(monkeypatch):
 
 def platform(vision=FAST, prefix=FAST, denoise=FAST):
     return PlatformConfig('here', 'a test', 'sm_90', vision, prefix, denoise, threads=1)
-
-
-def observation(*views, prompt='reach the goal'):
-    rng = np.random.default_rng(7)
-    frames = {}
-    for view in ('base', 'wrist'):
-        pixels = rng.integers(0, 256, 64 * 64 * 3).astype(np.uint8)
-        frames[view] = CameraFrame(1, 1, view, 'rgb8', 64, 64, 192, pixels)
-    state = np.array([0.1, 0.5, 0.2, 0.4], np.float32)
-    return Observation({v: frames[v] for v in views}, state, prompt)
-
-
-def actions(bundle, chosen, seen, num_steps=3):
-    policy = load_policy_from(bundle, chosen)
-    try:
-        policy.warm_up()
-        noise = np.random.default_rng(3).standard_normal(policy.noise_shape).astype(np.float32)
-        return policy.infer(seen, num_steps=num_steps, noise=noise).actions
-    finally:
-        policy.close()
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,52 @@
+"""A small bundle with ONNX graphs and files for cuda_graph of the same random weights."""
+
+import dataclasses
+
+import numpy as np
+
+from vla_trt_ros.bundle import open_bundle
+from vla_trt_ros.config import load_robot
+from vla_trt_ros.datatypes import CameraFrame, Observation
+from vla_trt_ros.export.frames import synthetic_frames
+from vla_trt_ros.export.pi05.fast import add_fast
+from vla_trt_ros.export.pi05.job import ExportJob, export, prepare
+from vla_trt_ros.policies.pi05.spec import NANO, ExpertConfig, PrefixConfig, VisionConfig
+from vla_trt_ros.policies.registry import load_policy_from
+
+TINY = dataclasses.replace(
+    NANO,
+    image_size=56,
+    vision=VisionConfig(width=48, depth=1, heads=3, mlp=80),
+    prefix=PrefixConfig(width=64, depth=2, heads=2, kv_heads=1, head_dim=32, mlp=96),
+    expert=ExpertConfig(width=48, mlp=64),
+    prompt_buckets=(24, 48),
+    num_steps=(3,),  # exporting ONNX is what takes the time here
+)
+
+
+def make_bundle(out):
+    job = ExportJob(out, 'nano', TINY, load_robot('metaworld'), ('fp32',), fast=('fp32', 'fp8'))
+    weights = export(prepare(job, lambda items, label: items), 'card', {}, lambda name: None)
+    frames = synthetic_frames(open_bundle(out), 16, ['reach the goal'])
+    add_fast(out, weights, ('fp32', 'bf16', 'fp8'), frames)
+    return open_bundle(out)
+
+
+def observation(*views, prompt='reach the goal'):
+    rng = np.random.default_rng(7)
+    frames = {}
+    for view in ('base', 'wrist'):
+        pixels = rng.integers(0, 256, 64 * 64 * 3).astype(np.uint8)
+        frames[view] = CameraFrame(1, 1, view, 'rgb8', 64, 64, 192, pixels)
+    state = np.array([0.1, 0.5, 0.2, 0.4], np.float32)
+    return Observation({v: frames[v] for v in views}, state, prompt)
+
+
+def actions(bundle, chosen, seen, num_steps=3):
+    policy = load_policy_from(bundle, chosen)
+    try:
+        policy.warm_up()
+        noise = np.random.default_rng(3).standard_normal(policy.noise_shape).astype(np.float32)
+        return policy.infer(seen, num_steps=num_steps, noise=noise).actions
+    finally:
+        policy.close()
