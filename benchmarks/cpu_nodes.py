@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -63,7 +64,7 @@ def main() -> int:
         **simulator_on_the_same_cores(args.seconds),
         **cameras_in_another_process(args.seconds, minutes),
     }
-    missed = report(record)
+    missed = report(record, GOALS)
     Path(args.json).write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     print(f'wrote {args.json}')
     return 1 if missed else 0
@@ -86,16 +87,16 @@ def cameras_in_another_process(seconds: float, minutes: float) -> dict[str, obje
     frames = int(RATE * (SETTLE + max(seconds, 60 * minutes) + 20))
     with contextlib.ExitStack() as stack:
         monitor = stack.enter_context(Monitor())
-        stack.enter_context(_node('pattern_node', rate=RATE, frames=frames))
+        stack.enter_context(node('pattern_node', rate=RATE, frames=frames))
         begin = time.monotonic()
-        policy = stack.enter_context(_node('policy_node', num_steps=10))
+        policy = stack.enter_context(node('policy_node', num_steps=10))
         if not monitor.wait_for(lambda: bool(monitor.timings), 60):
             raise SystemExit('no chunk within 60 s')
         startup = time.monotonic() - begin
         time.sleep(SETTLE)
         memory = _memory_of(policy.pid, minutes)
         # The cameras count their frames and fall silent: then all that arrived is known.
-        monitor.wait_for(lambda: _silent(monitor), 60)
+        monitor.wait_for(lambda: silent(monitor), 60)
         received = list(monitor.timings[-1][1].frames_received)
         unseen = [frames - n for n in received]
     start = begin + startup + SETTLE
@@ -104,24 +105,24 @@ def cameras_in_another_process(seconds: float, minutes: float) -> dict[str, obje
     growth = float(np.median(memory[-edge:]) - np.median(memory[:edge]))
     transport = np.array([t.transport_ms for t in timings])
     return {
-        'startup_s': _round(startup),
+        'startup_s': rounded(startup),
         'arrival_ratio': round(sum(received) / (2 * frames), 5),
         'frames_published': frames,
         'frames_received': received,
         'frames_lost': unseen,
         'timed_seconds': seconds,
         'timed_chunks': len(timings),
-        'chunks_per_s': _round(_rate(timings)),
-        'transport_p50_ms': _percentile(transport, 50),
-        'transport_p99_ms': _percentile(transport, 99),
-        'overhead_p50_ms': _percentile(overhead_ms(timings), 50),
-        'overhead_p99_ms': _percentile(overhead_ms(timings), 99),
-        'engine_p50_ms': _percentile([t.engine_ms for t in timings], 50),
-        'end_to_end_p50_ms': _percentile([t.end_to_end_ms for t in timings], 50),
-        'end_to_end_p99_ms': _percentile([t.end_to_end_ms for t in timings], 99),
+        'chunks_per_s': rounded(rate(timings)),
+        'transport_p50_ms': percentile(transport, 50),
+        'transport_p99_ms': percentile(transport, 99),
+        'overhead_p50_ms': percentile(overhead_ms(timings), 50),
+        'overhead_p99_ms': percentile(overhead_ms(timings), 99),
+        'engine_p50_ms': percentile([t.engine_ms for t in timings], 50),
+        'end_to_end_p50_ms': percentile([t.end_to_end_ms for t in timings], 50),
+        'end_to_end_p99_ms': percentile([t.end_to_end_ms for t in timings], 99),
         'memory_minutes': minutes,
-        'memory_mib': _round(memory[-1]),
-        'memory_growth_mib': _round(growth),
+        'memory_mib': rounded(memory[-1]),
+        'memory_growth_mib': rounded(growth),
         'policy_exit_status': policy.returncode,
     }
 
@@ -139,9 +140,9 @@ def simulator_on_the_same_cores(seconds: float) -> dict[str, object]:
         timings = [t for _, t in monitor.timings[first:]]
         statuses = children.stop()
     return {
-        'sim_chunks_per_s': _round(_rate(timings)),
-        'sim_end_to_end_p50_ms': _percentile([t.end_to_end_ms for t in timings], 50),
-        'sim_end_to_end_p99_ms': _percentile([t.end_to_end_ms for t in timings], 99),
+        'sim_chunks_per_s': rounded(rate(timings)),
+        'sim_end_to_end_p50_ms': percentile([t.end_to_end_ms for t in timings], 50),
+        'sim_end_to_end_p99_ms': percentile([t.end_to_end_ms for t in timings], 99),
         'sim_exit_statuses': statuses,
     }
 
@@ -162,10 +163,10 @@ def overhead_ms(timings: list[PolicyTiming]) -> np.ndarray:
     return np.array(values)
 
 
-def report(record: dict[str, object]) -> list[str]:
+def report(record: dict[str, object], goals: dict[str, tuple[str, float]]) -> list[str]:
     """Print every goal with its figure; the names of those missed."""
     missed = []
-    for name, (relation, goal) in GOALS.items():
+    for name, (relation, goal) in goals.items():
         value = float(str(record[name]))
         met = value >= goal if relation == '>=' else value <= goal
         print(f'  {name:<20} {value:>9.3f}   {relation} {goal:g}   {"" if met else "MISSED"}')
@@ -175,11 +176,14 @@ def report(record: dict[str, object]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _node(module: str, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+def node(
+    module: str, log: int | IO[bytes] = subprocess.DEVNULL, **parameters: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A node in a process of its own, which SIGINT ends; ``log`` takes what it says."""
     words = [sys.executable, '-m', f'vla_trt_ros.nodes.{module}', '--ros-args']
     for name, value in parameters.items():
         words += ['-p', f'{name}:={value}']
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=log, stderr=log)
     try:
         yield process
     finally:
@@ -197,11 +201,13 @@ def _memory_of(pid: int, minutes: float) -> list[float]:
     return samples
 
 
-def _silent(monitor: Monitor) -> bool:
+def silent(monitor: Monitor) -> bool:
+    """Whether no chunk came for two seconds."""
     return time.monotonic() - monitor.timings[-1][0] > 2.0
 
 
-def _rate(timings: list[PolicyTiming]) -> float:
+def rate(timings: list[PolicyTiming]) -> float:
+    """Chunks per second, by the times of their publishing."""
     return (
         (len(timings) - 1) * 1e3 / (_ms(timings[-1].header.stamp) - _ms(timings[0].header.stamp))
     )
@@ -211,11 +217,13 @@ def _ms(stamp: Time) -> float:
     return stamp.sec * 1e3 + stamp.nanosec / 1e6
 
 
-def _percentile(values: object, q: float) -> float:
-    return _round(float(np.percentile(np.asarray(values, np.float64), q)))
+def percentile(values: object, q: float) -> float:
+    """The ``q``-th percentile, to a thousandth."""
+    return rounded(float(np.percentile(np.asarray(values, np.float64), q)))
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
+    """To a thousandth."""
     return round(value, 3)
 
 
