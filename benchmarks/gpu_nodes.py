@@ -1,0 +1,217 @@
+"""The figures of the policy node on this GPU, over DDS between processes: twin of cpu_nodes.py.
+
+    python benchmarks/gpu_nodes.py [--precision fp8] [--json benchmarks/h200-nodes.json]
+
+Two 640x480 cameras at 30 Hz and joint states at 100 Hz come from one process, the policy runs in
+another with a network of true size, random weights, in hand-tuned stages (made first, unless
+--bundle names one). It is started twice: what the first start compiled, the second one finds. The
+figures are the second one's. Run it on an idle machine: every figure is a wall-clock one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from cpu_nodes import RATE, SETTLE, node, percentile, rate, report, rounded, silent
+
+from vla_trt_ros.bringup import transport_environment
+from vla_trt_ros.bundle import open_bundle
+from vla_trt_ros.cli.checks import compute_capability, nvidia_smi
+from vla_trt_ros.hardware import cpu_name
+from vla_trt_ros.msg import PolicyTiming
+from vla_trt_ros.nodes.monitor import Monitor
+
+FRAME_BYTES = 640 * 480 * 3
+PLATFORM = """name: here
+description: this machine, every stage hand-tuned
+target: {target}
+vision: {{backend: cuda_graph, precision: {precision}}}
+prefix: {{backend: cuda_graph, precision: {precision}}}
+denoise: {{backend: cuda_graph, precision: {precision}}}
+"""
+GOALS = {
+    'chunks_per_pair': ('>=', 1.0),
+    'chunks_per_s': ('>=', 29.9),
+    'overhead_p99_ms': ('<=', 8.0),
+    'frame_copies_per_frame': ('<=', 1.0),
+    'gpu_memory_growth_mib': ('<=', 0.0),
+    'second_start_s': ('<=', 30.0),
+}
+CLOCK = {
+    'chunks_per_pair': 'chunks published / pairs of frames published in the timed window',
+    'chunks_per_s': 'chunks published / seconds',
+    'overhead_p99_ms': 'stamp of the pair, set before the first of both is published -> chunk '
+    'published, less vision, prefix and denoise by CUDA events',
+    'transport_p99_ms': 'the same stamp -> callback of the policy node; ROS clock',
+    'upload_p50_ms': 'by CUDA events: wait for the frames, the kernel that writes the input, and '
+    'the copies of prompt, mask and noise',
+    'frame_copies_per_frame': 'host-to-device copies of a chunk, less those of prompt, mask and '
+    'noise, by the number of cameras',
+    'gpu_memory_mib': 'in use on the GPU, everything on it counted; growth over the window',
+    'first_start_s': 'process started -> first chunk heard; nothing of the kernels on disk',
+    'second_start_s': 'the same once more',
+}
+SMALL_INPUTS = 3
+"""Prompt, mask and noise: host-to-device copies of a chunk that are not frames."""
+
+
+def main() -> int:
+    """Status 0 where every goal is met."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--json', default='benchmarks/h200-nodes.json', metavar='FILE')
+    parser.add_argument('--precision', default='fp8', help='of every stage: bf16 or fp8')
+    parser.add_argument('--bundle', default='', help='of two views; default: made of a seed')
+    parser.add_argument('--steps', type=int, default=10, help='denoise steps')
+    parser.add_argument('--seconds', type=float, default=30.0, help='of the timed window')
+    args = parser.parse_args()
+    os.environ.update(transport_environment(os.environ))
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(args.bundle or make_bundle(Path(folder), args.precision))
+        platform = Path(folder) / 'here.yaml'
+        text = PLATFORM.format(target=compute_capability(), precision=args.precision)
+        platform.write_text(text, encoding='utf-8')
+        parameters = {'bundle': bundle, 'platform': platform, 'num_steps': args.steps}
+        os.environ['XDG_CACHE_HOME'] = str(Path(folder) / 'cache')
+        os.environ['TRITON_CACHE_DIR'] = str(Path(folder) / 'triton')
+        first = one_run(parameters, 1.0)
+        second = one_run(parameters, args.seconds)
+        config = open_bundle(bundle).config
+    record = {
+        'hardware': nvidia_smi('name,driver_version'),
+        'host': cpu_name(),
+        'python': sys.version.split()[0],
+        'torch': version('torch'),
+        'setting': 'two 640x480 rgb8 cameras at 30 Hz, joint states at 100 Hz, true size, random '
+        'weights, one process each for cameras and policy',
+        'precision': args.precision,
+        'steps': args.steps,
+        **{name: config[name] for name in ('views', 'horizon', 'prompt_buckets', 'num_steps')},
+        'clock': CLOCK,
+        'first_start_s': first['start_s'],
+        'second_start_s': second.pop('start_s'),
+        **second,
+    }
+    missed = report(record, GOALS)
+    Path(args.json).write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+    print(f'wrote {args.json}')
+    return 1 if missed else 0
+
+
+def make_bundle(folder: Path, precision: str) -> Path:
+    """A bundle of two views and the horizon of the base model, drawn on the GPU."""
+    out = folder / 'random'
+    words = [sys.executable, '-m', 'vla_trt_ros.cli.main', 'export', '--random-weights', '0']
+    words += ['--size', 'pi05', '--backend', 'cuda_graph', '--precision', precision]
+    words += ['--device', 'cuda', '--robot', 'metaworld', '--horizon', '50', '--out', str(out)]
+    begin = time.monotonic()
+    subprocess.run(words, check=True)
+    print(f'bundle made in {time.monotonic() - begin:.0f} s')
+    return out
+
+
+def one_run(parameters: dict[str, object], seconds: float) -> dict[str, object]:
+    """Start cameras and policy, time ``seconds`` of it, end both."""
+    frames = int(RATE * (2 * SETTLE + seconds))
+    with tempfile.TemporaryFile() as log:
+        with contextlib.ExitStack() as stack:
+            monitor = stack.enter_context(Monitor())
+            begin = time.monotonic()
+            policy = stack.enter_context(node('policy_node', log, **parameters))
+            stack.enter_context(node('pattern_node', rate=RATE, frames=frames))
+            ended = lambda: bool(monitor.timings) or policy.poll() is not None  # noqa: E731
+            if not monitor.wait_for(ended, 240) or not monitor.timings:
+                raise SystemExit(f'no chunk within 240 s:\n{tail(log)}')
+            start = time.monotonic() - begin
+            time.sleep(SETTLE + seconds)
+            monitor.wait_for(lambda: silent(monitor), 2 * SETTLE + 60)
+        said = tail(log)
+    heard = [t for arrived, t in monitor.timings if arrived > begin + start + SETTLE]
+    window = [t for t in heard if _ms(t) < _ms(heard[0]) + 1e3 * seconds]
+    return {
+        'start_s': rounded(start),
+        'log': re.findall(r'\d+ of \d+ CUDA graphs captured, .*|loaded and warm in .* s', said),
+        **figures(window),
+        'policy_exit_status': policy.returncode,
+    }
+
+
+def figures(timings: list[PolicyTiming]) -> dict[str, object]:
+    """What the messages of the window say."""
+    if len(timings) < 3:
+        raise SystemExit(f'{len(timings)} chunks heard in the window: too few to tell.')
+    first, last = timings[0], timings[-1]
+    cameras = len(first.camera_names)
+    # A frame that the node did not hear or did not use is a pair without a chunk.
+    pairs = round((stamp_ms(last) - stamp_ms(first)) * RATE / 1e3)
+    memory = [t.device_memory_mib for t in timings]
+    uploads = np.array([t.uploads for t in timings])
+    overhead = overhead_ms(timings)
+    stages = {
+        f'{name}_p50_ms': percentile([getattr(t, f'{name}_ms') for t in timings], 50)
+        for name in ('preprocess', 'upload', 'vision', 'prefix', 'denoise', 'download')
+    }
+    return {
+        'timed_chunks': len(timings),
+        'chunks_per_pair': rounded((last.chunk_id - first.chunk_id) / pairs),
+        'chunks_per_s': rounded(rate(timings)),
+        'frames_dropped': list(last.frames_dropped),
+        'frames_rejected': list(last.frames_rejected),
+        'transport_p50_ms': percentile([t.transport_ms for t in timings], 50),
+        'transport_p99_ms': percentile([t.transport_ms for t in timings], 99),
+        'overhead_p50_ms': percentile(overhead, 50),
+        'overhead_p99_ms': percentile(overhead, 99),
+        'overhead_max_ms': percentile(overhead, 100),
+        **stages,
+        'engine_p50_ms': percentile([t.engine_ms for t in timings], 50),
+        'engine_p99_ms': percentile([t.engine_ms for t in timings], 99),
+        'end_to_end_p50_ms': percentile([t.end_to_end_ms for t in timings], 50),
+        'end_to_end_p99_ms': percentile([t.end_to_end_ms for t in timings], 99),
+        'uploads_per_chunk': [int(uploads.min()), int(uploads.max())],
+        'upload_bytes_per_chunk': int(np.median([t.upload_bytes for t in timings])),
+        'frame_bytes': FRAME_BYTES,
+        'frame_copies_per_frame': rounded(float((uploads.max() - SMALL_INPUTS) / cameras)),
+        'gpu_memory_mib': rounded(memory[-1]),
+        'gpu_memory_growth_mib': rounded(max(memory) - memory[0]),
+    }
+
+
+def overhead_ms(timings: list[PolicyTiming]) -> np.ndarray:
+    """Per chunk: from the exposure of its frames to the chunk published, less the engines."""
+    return np.array(
+        [t.end_to_end_ms - t.engine_ms + after.publish_ms for t, after in pairwise(timings)]
+    )
+
+
+def stamp_ms(timing: PolicyTiming) -> float:
+    """When the frames of a chunk were exposed."""
+    return _ms(timing) - timing.end_to_end_ms
+
+
+def _ms(timing: PolicyTiming) -> float:
+    stamp = timing.header.stamp
+    return stamp.sec * 1e3 + stamp.nanosec / 1e6
+
+
+def tail(log: IO[bytes]) -> str:
+    """What a node said."""
+    log.seek(0)
+    return log.read().decode(errors='replace')[-8000:]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
