@@ -12,7 +12,6 @@ stays in float32. Needs a GPU with 30 GB, torch, torchvision; takes a minute.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import types
 from functools import wraps
@@ -21,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from records import line, merge, shape
 
 STEPS = 10
-SHAPES = ((3, 200, 50), (2, 48, 10))
+SHAPES = '3x200x50,2x48x10'
 CLOCK = 'sample_actions(), CUDA events, each run waited for, pixels on the GPU in, actions out'
 
 
@@ -67,9 +67,9 @@ def marked(net, marks):
     return mark
 
 
-def measure(modules, shape, count, where, warm_up=3):
+def measure(modules, wanted, count, where, warm_up=3):
     """One record."""
-    views, tokens, horizon = shape
+    views, tokens, horizon = wanted
     configuration, modeling = modules
     config = configuration.PI05Config(dtype='bfloat16', chunk_size=horizon, n_action_steps=horizon)
     torch.cuda.reset_peak_memory_stats()
@@ -93,7 +93,7 @@ def measure(modules, shape, count, where, warm_up=3):
         return actions
 
     if not once().isfinite().all():
-        raise SystemExit(f'{shape}: the actions are not finite, so a time would mean nothing.')
+        raise SystemExit(f'{wanted}: the actions are not finite, so a time would mean nothing.')
     for _ in range(warm_up):
         once()
     rows = []
@@ -131,24 +131,21 @@ def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('folder', type=Path, help='a clone of lerobot')
-    parser.add_argument('--json', type=Path, metavar='FILE')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='merged into')
     parser.add_argument('--revision', default='', help='commit of the folder, for the record')
     parser.add_argument('-n', type=int, default=30, help='timed runs a shape')
+    parser.add_argument('--shapes', default=SHAPES, help='VIEWSxTOKENSxHORIZON, with commas')
     args = parser.parse_args()
+    shapes = [shape(text) for text in args.shapes.split(',')]
     if not (args.folder / 'src/lerobot/policies/pi05').is_dir():
         raise SystemExit(f'{args.folder} has no Pi0.5: name a clone of lerobot.')
     modules = model_module(args.folder)
     where = f'LeRobot {args.revision}'.strip()
     with torch.no_grad():
-        records = [measure(modules, shape, args.n, where) for shape in SHAPES]
-    for r in records:
-        print(
-            f'{where} bf16, {r["views"]} views, {r["prompt_tokens"]} tokens, horizon '
-            f'{r["horizon"]}: {r["p50_ms"]} ms, p99 {r["p99_ms"]} (vision {r["vision_ms"]}, '
-            f'prefix {r["prefix_ms"]}, denoise {r["denoise_ms"]}), n = {r["n"]}'
-        )
+        records = [measure(modules, wanted, args.n, where) for wanted in shapes]
+    print('\n'.join(map(line, records)))
     if args.json:
-        args.json.write_text(json.dumps(records, indent=1) + '\n', encoding='utf-8')
+        merge(args.json, records)
 
 
 if __name__ == '__main__':

@@ -12,16 +12,16 @@ triton and transformers; takes a minute.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import triton
+from records import line, merge, shape
 
 STEPS = 10
-SHAPES = ((3, 200, 50), (2, 48, 50), (2, 48, 10))
+SHAPES = '3x200x50,2x48x50,2x48x10'
 """Views, prompt tokens, horizon; 50 is its own horizon."""
 CLOCK = 'graph replay, CUDA events around each, pixels on the GPU in, actions on the GPU out'
 
@@ -86,18 +86,18 @@ def milliseconds(graph, prepare, count, warm_up=20):
     return [begin.elapsed_time(end) for begin, end in pairs[warm_up:]]
 
 
-def measure(module, shape, count, where):
+def measure(module, wanted, count, where):
     """One record."""
-    views, tokens, horizon = shape
+    views, tokens, horizon = wanted
     torch.cuda.reset_peak_memory_stats()
     model = build(module, views, tokens, horizon)
     images = torch.rand(2, views, 224, 224, 3, device='cuda').bfloat16() * 2 - 1
     noise = torch.randn(horizon, 32, device='cuda').bfloat16()
     actions = [model.forward(pixels, noise).clone() for pixels in (*images, images[0])]
     if not all(a.isfinite().all() for a in actions):
-        raise SystemExit(f'{shape}: the actions are not finite, so a time would mean nothing.')
+        raise SystemExit(f'{wanted}: the actions are not finite, so a time would mean nothing.')
     if not torch.equal(actions[0], actions[2]) or torch.equal(actions[0], actions[1]):
-        raise SystemExit(f'{shape}: the actions do not follow the image.')
+        raise SystemExit(f'{wanted}: the actions do not follow the image.')
     prompt, start = model.weights['language_embeds'], views * 256
 
     def prepare():
@@ -138,10 +138,12 @@ def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('folder', type=Path, help='a clone of realtime-vla')
-    parser.add_argument('--json', type=Path, metavar='FILE')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='merged into')
     parser.add_argument('--revision', default='', help='commit of the folder, for the record')
     parser.add_argument('-n', type=int, default=200, help='timed replays a graph')
+    parser.add_argument('--shapes', default=SHAPES, help='VIEWSxTOKENSxHORIZON, with commas')
     args = parser.parse_args()
+    shapes = [shape(text) for text in args.shapes.split(',')]
     if not (args.folder / 'pi05_infer.py').is_file():
         raise SystemExit(f'{args.folder} has no pi05_infer.py: name a clone of realtime-vla.')
     sys.path.insert(0, str(args.folder))
@@ -149,15 +151,10 @@ def main():
 
     where = f'realtime-vla {args.revision}'.strip()
     with torch.no_grad():
-        records = [measure(pi05_infer, shape, args.n, where) for shape in SHAPES]
-    for r in records:
-        print(
-            f'{where} bf16, {r["views"]} views, {r["prompt_tokens"]} tokens, horizon '
-            f'{r["horizon"]}: {r["p50_ms"]} ms, p99 {r["p99_ms"]} (vision {r["vision_ms"]}, '
-            f'prefix {r["prefix_ms"]}, denoise {r["denoise_ms"]}), n = {r["n"]}'
-        )
+        records = [measure(pi05_infer, wanted, args.n, where) for wanted in shapes]
+    print('\n'.join(map(line, records)))
     if args.json:
-        args.json.write_text(json.dumps(records, indent=1) + '\n', encoding='utf-8')
+        merge(args.json, records)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from vla_trt_ros.cli.bench_measure import GPU_STAGE_CLOCK, STAGE_CLOCK
@@ -71,6 +72,7 @@ def measure_baseline(
                 engines_ms=round(t.total_ms, 3),
                 per_step_ms=round(t.denoise_ms / ours.steps, 4),
                 gpu_memory_mib=round(t.gpu_memory_mib, 1),
+                software=f'torch {version("torch")}',
             )
         )
     return found

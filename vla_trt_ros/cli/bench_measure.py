@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -25,6 +27,11 @@ GPU_CLOCK = (
     'frames uploaded, infer(), actions back: camera frames on the host in, actions in robot units '
     'out; perf_counter'
 )
+_PACKAGES = {
+    'onnxruntime': ('onnxruntime',),
+    'tensorrt': ('tensorrt', 'tensorrt-rtx-cu13-libs'),
+    'cuda_graph': ('torch', 'triton'),
+}
 STAGE_CLOCK, GPU_STAGE_CLOCK = 'perf_counter around each stage', 'CUDA events between stages'
 
 
@@ -163,6 +170,7 @@ def measure(policy: Policy, observation: Observation, steps: int, setting: Setti
         gpu_memory_mib=round(result.device_memory_mib, 1),
         uploads=result.uploads,
         upload_bytes=result.upload_bytes,
+        software=software(setting.platform.stage(s).backend for s in STAGES),
     )
     plan = setting.floor(views, tokens, steps)
     return record if plan is None else with_floor(record, plan)
@@ -179,6 +187,16 @@ def with_floor(record: Record, plan: Plan) -> Record:
         prefix_floor_ms=floors['prefix'],
         denoise_floor_ms=floors['denoise'],
     )
+
+
+def software(backends: Iterable[str]) -> str:
+    """'torch 2.11.0, triton 3.6.0': versions of the packages that ``backends`` run on."""
+    names = [name for backend in backends for name in _PACKAGES.get(backend, ())]
+    found = []
+    for name in dict.fromkeys(names):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f'{name} {version(name)}')
+    return ', '.join(found)
 
 
 def _median(stages: list[StageTimes], name: str) -> float:

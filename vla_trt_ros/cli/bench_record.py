@@ -55,6 +55,8 @@ class Record:
     uploads: int = 0
     """Host-to-device copies of a run, and their bytes."""
     upload_bytes: int = 0
+    software: str = ''
+    """Versions of what runs the stages."""
     floor_device: str = ''
     """Whose peaks the floors are made of; '' where none are known."""
     floor_ms: float | None = None

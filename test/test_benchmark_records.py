@@ -1,0 +1,73 @@
+"""Merging of benchmark records (benchmarks/records.py), and the peers' drivers as far as they go
+without a GPU.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / 'benchmarks'
+
+
+@pytest.fixture(scope='module')
+def records():
+    spec = importlib.util.spec_from_file_location('records', BENCHMARKS / 'records.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def record():
+    held = json.loads((BENCHMARKS / 'h200-pi05.json').read_text())
+    return next(r for r in held if r['steps'] == 10)
+
+
+def merged(records, path, *more):
+    records.merge(path, more)
+    return json.loads(path.read_text())
+
+
+def test_the_same_measurement_is_replaced_where_it_was_made_again(records, record, tmp_path):
+    path = tmp_path / 'new' / 'all.json'
+    peer = record | {'implementation': 'a peer'}
+    assert merged(records, path, record, peer) == [record, peer]
+    again = record | {'e2e_total_ms': 1.0}
+    assert merged(records, path, again) == [peer, again]
+
+
+@pytest.mark.parametrize(
+    'change',
+    [{'clock': 'another'}, {'precision': 'fp4'}, {'steps': 3}, {'views': 1}, {'prompt_tokens': 7}],
+)
+def test_another_measurement_stays_beside(records, record, tmp_path, change):
+    path = tmp_path / 'all.json'
+    assert len(merged(records, path, record)) == 1
+    assert len(merged(records, path, record | change)) == 2
+
+
+def test_a_prompt_counts_by_the_engine_it_runs_in(records, record, tmp_path):
+    path = tmp_path / 'all.json'
+    first = record | {'prompt_tokens': 196, 'prompt_bucket': 200}
+    again = record | {'prompt_tokens': 199, 'prompt_bucket': 200}
+    merged(records, path, first)
+    assert merged(records, path, again) == [again]
+
+
+def test_a_record_without_implementation_is_ours(records, record, tmp_path):
+    path = tmp_path / 'all.json'
+    old = {name: value for name, value in record.items() if name != 'implementation'}
+    merged(records, path, old)
+    assert len(merged(records, path, record | {'implementation': 'vla_trt_ros'})) == 1
+
+
+def test_shapes_by_name(records):
+    assert records.shape('3x200x50') == (3, 200, 50)
+    with pytest.raises(SystemExit, match="shape '3x200': write VIEWSxTOKENSxHORIZON"):
+        records.shape('3x200')
+
+
+def test_a_record_in_a_line(records, record):
+    assert records.line(record).startswith('vla_trt_ros ')
