@@ -93,8 +93,9 @@ def export(args, work, wanted):
     # The Meta-World robot with as many cameras as the shape has views.
     robot = yaml.safe_load((ROOT / 'config/robots/metaworld.yaml').read_text(encoding='utf-8'))
     robot['cameras'] = {c: {'topic': f'{c}/image_raw'} for c in CAMERAS[:views]}
-    robot_file = work / f'robot-{views}.yaml'
-    robot_file.write_text(yaml.safe_dump(robot), encoding='utf-8')
+    robot['name'] = f'cameras-{views}'
+    robot_file = work / f'{robot["name"]}.yaml'
+    robot_file.write_text(yaml.safe_dump(robot, sort_keys=False), encoding='utf-8')
     bundle = work / f'pi05-{name_of(wanted)}'
     begin = time.monotonic()
     _vla_trt(
