@@ -96,7 +96,7 @@ def _plot_others(axis: Axes, ours: Bar, others: Sequence[tuple[str, float]]) -> 
     axis.margins(x=0.25)
     axis.grid(alpha=0.25, axis='x')
     axis.set_xlabel('ms')
-    axis.set_title(f'Beside others, {ours.steps} steps')
+    axis.set_title(f'Beside others, {ours.steps} steps, each on its own clock')
 
 
 def _rest(b: Bar) -> float:
