@@ -90,11 +90,23 @@ def _write(file: Path, code: bytes) -> None:
 
 
 class Kernel:
-    """The function ``name`` of the .cu file ``source``, for this machine's GPU."""
+    """The function ``name`` of the .cu file ``source``, for this machine's GPU.
 
-    def __init__(self, source: Path, name: str) -> None:
+    ``target`` is another than the GPU's plain one ('sm_90a'). ``shared`` is dynamic shared memory
+    of a block, bytes. The blocks of a ``cooperative`` kernel run all at once, or not at all.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        name: str,
+        *,
+        target: str = '',
+        shared: int = 0,
+        cooperative: bool = False,
+    ) -> None:
         check(runtime().cudaFree(0), 'starting the GPU')
-        code = cubin(source, device_target())
+        code = cubin(source, target or device_target())
         cu = driver()
         self._context = check(cu.cuCtxGetCurrent(), 'asking for the GPU context')
         self.name = name
@@ -102,6 +114,13 @@ class Kernel:
         self._function = check(
             cu.cuModuleGetFunction(self._module, name.encode()), f'finding {name} in {source.name}'
         )
+        self._shared, self._cooperative = shared, cooperative
+        if shared:
+            limit = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            check(
+                cu.cuFuncSetAttribute(self._function, limit, shared),
+                f'giving {name} {shared} bytes of shared memory',
+            )
 
     def launch(
         self,
@@ -115,9 +134,11 @@ class Kernel:
         # The driver, unlike the runtime, wants to be told in each thread.
         check(cu.cuCtxSetCurrent(self._context), 'using the GPU')
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-        check(
-            cu.cuLaunchKernel(
-                self._function, *grid, *block, 0, stream, ctypes.addressof(addresses), 0
-            ),
-            f'launching {self.name}',
+        parameters = ctypes.addressof(addresses)
+        shape = (*grid, *block, self._shared)
+        launched = (
+            cu.cuLaunchCooperativeKernel(self._function, *shape, stream, parameters)
+            if self._cooperative
+            else cu.cuLaunchKernel(self._function, *shape, stream, parameters, 0)
         )
+        check(launched, f'launching {self.name}')

@@ -9,9 +9,12 @@ import torch
 import triton
 from torch import Tensor
 
-from vla_trt_ros.policies.pi05.cuda.fold import Linear
+from vla_trt_ros.policies.pi05.cuda.buffers import Buffers
+from vla_trt_ros.policies.pi05.cuda.fold import FastWeights, Linear
 from vla_trt_ros.policies.pi05.cuda.kernels import attention, decode
 from vla_trt_ros.policies.pi05.cuda.operations import Stream
+from vla_trt_ros.policies.pi05.cuda.persistent import PersistentDenoise, refusal
+from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 from vla_trt_ros.policies.pi05.cuda.tuning import Tile, Tuning
 
 
@@ -21,6 +24,17 @@ class DecodeOps:
     def __init__(self, tuning: Tuning, horizon: int) -> None:
         self.tuning, self.horizon = tuning, horizon
         self._kept: dict[tuple[Any, ...], Tensor] = {}
+        self._whole: tuple[FastWeights, PersistentDenoise | None] | None = None
+
+    def denoise(self, weights: FastWeights, buffers: Buffers, tables: StepTables) -> bool:
+        # The weights are put in order at the first call, which is no captured one.
+        if self._whole is None or self._whole[0] is not weights:
+            serves = self.tuning.whole and not refusal(weights, buffers)
+            self._whole = weights, PersistentDenoise(weights, buffers) if serves else None
+        whole = self._whole[1]
+        if whole is not None:
+            whole.run(weights, buffers, tables)
+        return whole is not None
 
     def begin(self, latent: Tensor, action_in: Linear, factor: Tensor, into: Linear) -> Stream:
         assert action_in.bias is not None
