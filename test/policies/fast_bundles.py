@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vla_trt_ros.bundle import open_bundle
-from vla_trt_ros.config import load_robot
+from vla_trt_ros.config import load_robot, share_dir
 from vla_trt_ros.datatypes import CameraFrame, Observation
 from vla_trt_ros.export.frames import synthetic_frames
 from vla_trt_ros.export.pi05.fast import add_fast
@@ -25,7 +25,15 @@ TINY = dataclasses.replace(
 
 
 def make_bundle(out):
-    job = ExportJob(out, 'nano', TINY, load_robot('metaworld'), ('fp32',), fast=('fp32', 'fp8'))
+    job = ExportJob(
+        out,
+        'nano',
+        TINY,
+        load_robot('metaworld'),
+        ('fp32',),
+        fast=('fp32', 'fp8'),
+        tokenizer=share_dir() / 'bundles' / 'nano' / 'tokenizer.model',
+    )
     weights = export(prepare(job, lambda items, label: items), 'card', {}, lambda name: None)
     frames = synthetic_frames(open_bundle(out), 16, ['reach the goal'])
     add_fast(out, weights, ('fp32', 'bf16', 'fp8'), frames)

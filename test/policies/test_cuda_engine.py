@@ -188,7 +188,7 @@ def test_memory_that_runs_out_at_capture(monkeypatch):
     ('name', 'kind', 'message'),
     [
         ('cudaErrorIllegalAddress', DeviceLost, 'lost to this process: restart the node'),
-        ('cudaErrorInvalidValue', BackendError, 'CUDA says cudaErrorInvalidValue'),
+        ('cudaErrorStreamCaptureUnsupported', BackendError, 'denoise: CUDA error: an illegal'),
     ],
 )
 def test_torch_and_cuda_tell_of_a_lost_device_alike(monkeypatch, name, kind, message):
@@ -198,7 +198,7 @@ def test_torch_and_cuda_tell_of_a_lost_device_alike(monkeypatch, name, kind, mes
     status = Status(1)
     status.name = name
     monkeypatch.setattr(
-        cuda, 'runtime', lambda: SimpleNamespace(cudaGetLastError=lambda: (status,))
+        cuda, 'runtime', lambda: SimpleNamespace(cudaDeviceSynchronize=lambda: (status,))
     )
     with pytest.raises(kind, match=message) as caught, explained('denoise'):
         raise RuntimeError('CUDA error: an illegal memory access was encountered')

@@ -131,6 +131,11 @@ def _attribute(name: str, index: int) -> int:
     return int(check(cudart.cudaDeviceGetAttribute(which, index), 'asking the GPU what it is'))
 
 
+def synchronize(doing: str) -> None:
+    """Wait for all that the process queued. BackendError if any of it failed."""
+    check(runtime().cudaDeviceSynchronize(), doing)
+
+
 class Stream:
     """A stream that does not wait for the default one. ``handle`` is its cudaStream_t."""
 

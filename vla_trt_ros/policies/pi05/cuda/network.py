@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vla_trt_ros.errors import BackendError
+from vla_trt_ros.errors import BackendError, DeviceLost
 from vla_trt_ros.gpu import cuda
 from vla_trt_ros.policies.pi05.cuda.buffers import Buffers, buffers_for, prefix_rows
 from vla_trt_ros.policies.pi05.cuda.fast_file import FastFile, open_fast_file
@@ -141,18 +141,18 @@ class Network:
 
     @contextlib.contextmanager
     def work(self, stream: int | None) -> Iterator[None]:
-        """What torch does inside the block is queued on ``stream``; its scratch memory comes from
-        a pool that only this network uses, so that captured kernels keep theirs.
+        """What torch does inside the block is queued on ``stream``.
+
+        While a graph is captured, its scratch memory comes from a pool that only graphs use: they
+        run one at a time and may share it. What is made to stay is made in the run before, and
+        must not be from that pool.
         """
-        if self.device == 'cpu':
-            with torch.no_grad():
-                yield
-            return
-        with (
-            torch.no_grad(),
-            torch.cuda.use_mem_pool(self._pool),
-            torch.cuda.stream(torch.cuda.ExternalStream(stream)),
-        ):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if stream is not None:
+                stack.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(stream)))
+                if cuda.is_capturing(stream):
+                    stack.enter_context(torch.cuda.use_mem_pool(self._pool))
             yield
 
     def close(self) -> None:
@@ -236,8 +236,17 @@ def explained(doing: str) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         if 'CUDA' in str(error):
-            cuda.check(cuda.runtime().cudaGetLastError(), doing)
+            _raise_if_lost(doing)
         raise BackendError(f'{doing}: {str(error).strip().splitlines()[0]}') from error
+
+
+def _raise_if_lost(doing: str) -> None:
+    try:
+        cuda.synchronize(doing)
+    except DeviceLost:
+        raise
+    except BackendError:
+        pass  # a capture is under way, say: torch's own words are better
 
 
 def _target(device: str) -> str:

@@ -68,10 +68,10 @@ class RangeOps:
 
 
 def with_unit_scales(weights: FastWeights) -> FastWeights:
-    """Unquantised weights with the scales of 1 that the decode kernels multiply by."""
+    """Scales of 1, which the decode kernels multiply by, for what is not quantised."""
 
     def change(linear: Linear) -> Linear:
-        if not linear.name.startswith('expert.'):
+        if linear.quantized or not linear.name.startswith('expert.'):
             return linear
         ones = torch.ones(linear.weight.shape[0], device=linear.weight.device)
         return replace(linear, scale=ones)
