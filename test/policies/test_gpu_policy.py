@@ -21,7 +21,7 @@ pytestmark = needs_gpu
 FRAME = 64 * 64 * 3
 CASES = {
     'both': observation('base', 'wrist'),
-    'long': observation('base', 'wrist', prompt='reach the goal ' * 5),
+    'long': observation('base', 'wrist', prompt='reach the goal ' * 8),
     'wrist': observation('wrist'),
 }
 
@@ -57,6 +57,7 @@ def test_copies_are_one_a_frame_and_the_small_inputs(policy, case):
     assert all(frame.gpu is not None for frame in seen.frames.values())
     result = policy.infer(seen, num_steps=3)
     bucket = 48 if case == 'long' else 24
+    assert bucket - 24 < result.prompt_tokens <= bucket
     small = 8 * bucket + (policy.config.image_tokens + bucket) + 4 * noise(policy).size
     assert result.uploads == len(seen.frames) + 3
     assert result.upload_bytes == len(seen.frames) * FRAME + small
