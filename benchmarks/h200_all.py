@@ -101,6 +101,7 @@ def export(args, work, wanted):
     _vla_trt(
         *('export', '--random-weights', '0', '--size', 'pi05', '--backend', 'cuda_graph'),
         *('--precision', args.precisions, '--device', 'cuda', '--robot', robot_file),
+        *('--tokenizer', ROOT / 'bundles/nano/tokenizer.model'),
         *('--buckets', tokens, '--horizon', horizon, '--steps', args.steps, '--out', bundle),
     )
     print(f'bundle {bundle.name} made in {time.monotonic() - begin:.0f} s', flush=True)
