@@ -15,7 +15,9 @@ from vla_trt_ros.config import (
 from vla_trt_ros.errors import ConfigError
 
 
-@pytest.mark.parametrize('name', ['cpu', 'cpu-int8', 'orin', 'thor', 'rtx', 'h200'])
+@pytest.mark.parametrize(
+    'name', ['cpu', 'cpu-int8', 'orin', 'thor', 'rtx', 'h200', 'h200-bf16', 'h200-hybrid']
+)
 def test_platforms_that_the_launch_file_offers(name):
     assert load_platform(name).name == name
 

@@ -191,10 +191,12 @@ class Bundle:
         found = tuple(e for e in of_stage if (e.backend, e.precision) == (backend, precision))
         if not found:
             held = sorted({f'{e.backend} {e.precision}' for e in of_stage})
+            how = f'build it: vla-trt build --bundle {self.path} --platform NAME'
+            if backend == 'cuda_graph':
+                how = f'export it again with --backend cuda_graph --precision {precision}'
             raise BundleError(
                 f'bundle {self.name!r} holds no {stage} engine for {backend} {precision}, only '
-                f'{", ".join(held) or "nothing"}; choose a platform that fits, or build it: '
-                f'vla-trt build --bundle {self.path} --platform NAME.'
+                f'{", ".join(held) or "nothing"}; choose a platform that fits, or {how}.'
             )
         return found
 

@@ -34,6 +34,9 @@ def test_choices_of_a_platform():
     mixed = PlatformConfig('m', '', 'sm_120', onnxruntime, onnxruntime, onnxruntime)
     with pytest.raises(ConfigError, match='platform m runs none of vision, prefix, denoise on'):
         choices(mixed, Wanted())
+    with pytest.raises(ConfigError, match='nothing to build .*--backend cuda_graph'):
+        choices(load_platform('h200'), Wanted())
+    assert choices(load_platform('h200-hybrid'), Wanted()) == {'vision': 'fp16', 'prefix': 'fp8'}
 
 
 def test_who_builds_for_what():

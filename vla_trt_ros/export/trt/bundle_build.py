@@ -83,12 +83,13 @@ def choices(platform: PlatformConfig, wanted: Wanted) -> dict[str, Precision]:
     found: dict[str, Precision] = {}
     for stage in wanted.stages or STAGES:
         choice = platform.stage(stage)
-        if choice.backend in ('tensorrt', 'cuda_graph') or wanted.precision:
+        if choice.backend == 'tensorrt' or wanted.precision:
             found[stage] = wanted.precision or choice.precision
     if not found:
         raise ConfigError(
             f'platform {platform.name} runs none of {", ".join(wanted.stages or STAGES)} on '
-            'TensorRT: there is nothing to build.'
+            'TensorRT: there is nothing to build (stages of cuda_graph come with vla-trt export '
+            '--backend cuda_graph); to build all the same, name a --precision.'
         )
     return found
 
