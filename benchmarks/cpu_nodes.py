@@ -179,16 +179,24 @@ def report(record: dict[str, object], goals: dict[str, tuple[str, float]]) -> li
 def node(
     module: str, log: int | IO[bytes] = subprocess.DEVNULL, **parameters: object
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A node in a process of its own, which SIGINT ends; ``log`` takes what it says."""
+    """A node in a process of its own, which SIGINT ends; ``log`` takes what it says.
+
+    One that does not end within 15 s is aborted, and ``log`` has where its threads were.
+    """
     words = [sys.executable, '-m', f'vla_trt_ros.nodes.{module}', '--ros-args']
     for name, value in parameters.items():
         words += ['-p', f'{name}:={value}']
-    process = subprocess.Popen(words, stdout=log, stderr=log)
+    environment = {**os.environ, 'PYTHONFAULTHANDLER': '1'}
+    process = subprocess.Popen(words, stdout=log, stderr=log, env=environment)
     try:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(15)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            process.wait()
 
 
 def _memory_of(pid: int, minutes: float) -> list[float]:

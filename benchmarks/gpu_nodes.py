@@ -50,6 +50,7 @@ GOALS = {
     'frame_copies_per_frame': ('<=', 1.0),
     'gpu_memory_growth_mib': ('<=', 0.0),
     'second_start_s': ('<=', 30.0),
+    'policy_exit_status': ('>=', 0.0),
 }
 CLOCK = {
     'chunks_per_pair': 'chunks published / pairs of frames published in the timed window',
@@ -143,6 +144,8 @@ def one_run(parameters: dict[str, object], seconds: float) -> dict[str, object]:
             time.sleep(SETTLE + seconds)
             monitor.wait_for(lambda: silent(monitor), 2 * SETTLE + 60)
         said = tail(log)
+    if policy.returncode:
+        print(f'policy node ended with status {policy.returncode}:\n{said}', file=sys.stderr)
     heard = [t for arrived, t in monitor.timings if arrived > begin + start + SETTLE]
     window = [t for t in heard if _ms(t) < _ms(heard[0]) + 1e3 * seconds]
     return {
