@@ -24,13 +24,21 @@ TINY = dataclasses.replace(
 )
 
 
-def make_bundle(out):
+SERVED = dataclasses.replace(
+    TINY,
+    prefix=PrefixConfig(width=128, depth=2, heads=4, kv_heads=1, head_dim=256, mlp=256),
+    expert=ExpertConfig(width=1024, mlp=4096),
+)
+"""The smallest that the fast kernels compute."""
+
+
+def make_bundle(out, config=TINY, onnx=('fp32',)):
     job = ExportJob(
         out,
         'nano',
-        TINY,
+        config,
         load_robot('metaworld'),
-        ('fp32',),
+        onnx,
         fast=('fp32', 'fp8'),
         tokenizer=share_dir() / 'bundles' / 'nano' / 'tokenizer.model',
     )

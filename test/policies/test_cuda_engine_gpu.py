@@ -5,17 +5,20 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from gpu_there import needs_gpu
+from gpu_there import has_gpu, needs_gpu
 
 torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[export]'")
 pytest.importorskip('onnx', reason="needs ONNX: pip install '.[export]'")
 
-from fast_bundles import TINY, actions, make_bundle, observation  # noqa: E402
+from fast_bundles import SERVED, TINY, actions, make_bundle, observation  # noqa: E402
 
+from vla_trt_ros.backends.base import bind  # noqa: E402
+from vla_trt_ros.backends.registry import BACKENDS  # noqa: E402
 from vla_trt_ros.config import PlatformConfig, StageChoice  # noqa: E402
 from vla_trt_ros.errors import BackendError  # noqa: E402
 from vla_trt_ros.gpu import cuda  # noqa: E402
 from vla_trt_ros.gpu.cuda import Stream  # noqa: E402
+from vla_trt_ros.gpu.mirror import mirror_of  # noqa: E402
 from vla_trt_ros.policies.pi05.engines import load_engines  # noqa: E402
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
 
@@ -60,6 +63,20 @@ def test_one_graph_computes_what_onnx_does(bundle, expected, precision, bound):
         found = actions(bundle, platform(fast(precision)), seen)
         error = np.linalg.norm(found - expected[name]) / np.linalg.norm(expected[name])
         assert error < bound, name
+
+
+@pytest.mark.skipif(not has_gpu() or cuda.device_target() != 'sm_90', reason='needs sm_90')
+def test_fast_kernels_compute_what_plain_operations_do(tmp_path, caplog):
+    served = make_bundle(tmp_path / 'served', SERVED, ())
+    exact = {name: actions(served, platform(fast()), seen) for name, seen in CASES.items()}
+    assert 'plain PyTorch operations' in caplog.text
+    for precision, bound in (('bf16', 0.05), ('fp8', 0.3)):
+        caplog.clear()
+        for name, seen in CASES.items():
+            found = actions(served, platform(fast(precision)), seen)
+            error = np.linalg.norm(found - exact[name]) / np.linalg.norm(exact[name])
+            assert 1e-5 < error < bound, (precision, name)
+        assert 'plain PyTorch operations' not in caplog.text
 
 
 @pytest.mark.parametrize('stage', ['vision', 'prefix', 'denoise'])
@@ -121,6 +138,98 @@ class closing:  # noqa: N801
 
     def __exit__(self, *error):
         self.what.close()
+
+
+class Canned:
+    """A stage of another backend on the GPU: it copies what it was given to its outputs."""
+
+    on_gpu, compacts = True, False
+    given: dict = {}  # noqa: RUF012
+
+    def __init__(self, source, buffers):
+        self.name = source.name
+        self.inputs = bind(source.inputs, buffers, lambda s: cuda.pinned(s.shape, s.dtype))
+        self.outputs = bind(source.outputs, buffers, lambda s: cuda.pinned(s.shape, s.dtype))
+        self.mirrors = {n: mirror_of(a) for n, a in (self.inputs | self.outputs).items()}
+        for name, mirror in self.mirrors.items():
+            mirror.read |= name in self.inputs
+            mirror.written |= name in self.outputs
+        stream, self.held = cuda.Stream(), {}
+        for name, array in self.outputs.items():
+            host = cuda.pinned(array.shape, array.dtype)
+            if self.given.get(name) is not None and self.given[name].shape == host.shape:
+                host[...] = self.given[name]
+            self.held[name] = cuda.DeviceBuffer(host.nbytes)
+            cuda.upload(self.held[name].address, host, stream.handle)
+        stream.wait()
+
+    def for_views(self, views):
+        return self
+
+    def enqueue(self, *, stream=None):
+        kind = cuda.runtime().cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        for name, mirror in ((n, self.mirrors[n]) for n in self.outputs):
+            copied = cuda.runtime().cudaMemcpyAsync(
+                mirror.address, self.held[name].address, self.outputs[name].nbytes, kind, stream
+            )
+            cuda.check(copied, 'copying')
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.mark.parametrize('views', [('base', 'wrist'), ('wrist',)], ids=len)
+def test_stages_of_two_backends_in_one_graph(bundle, expected, monkeypatch, views):
+    seen = CASES['both' if len(views) == 2 else 'wrist']
+    with ExitStack() as stack:
+        host = load_engines(bundle, TINY, platform(ONNX), stack)
+        policy = stack.enter_context(closing(load_policy_from(bundle, platform(ONNX))))
+        noise = np.random.default_rng(3).standard_normal(policy.noise_shape).astype(np.float32)
+        inputs = policy.network_inputs(seen, noise)
+        mask = inputs['prefix_mask'][0]
+        bucket = inputs['tokens'].shape[1]
+        if len(views) == 1:  # those that are there first
+            inputs['pixels'] = inputs['pixels'][::-1]
+            images = TINY.image_tokens
+            mask[:images] = np.roll(mask[:images], TINY.tokens_per_view)
+        chain = host.chains[bucket]
+        host.pixels[...] = inputs['pixels']
+        chain.tokens[...], chain.mask[...] = inputs['tokens'][0], mask
+        host.noise[0] = inputs['noise'][0]
+        for engine in (host.vision, chain.prefix, chain.denoise[3]):
+            engine.enqueue()
+        tensors = {n: a.copy() for n, a in chain.prefix.outputs.items()}
+        actions = host.actions.copy()
+        monkeypatch.setitem(BACKENDS, 'onnxruntime', f'{__name__}:Canned')
+        Canned.given = tensors
+        stream = stack.enter_context(closing(Stream()))
+
+        def run(*choices):
+            engines = load_engines(bundle, TINY, platform(*choices), stack)
+            assert engines.on_gpu
+            engines.capture(stack, stream, pixels_on_gpu=False)
+            gpu = engines.chain(len(views), bucket, 3)
+            assert gpu.captured.captured
+            gpu.pixels[...] = inputs['pixels']
+            gpu.tokens[...], gpu.mask[...] = inputs['tokens'][0], mask
+            gpu.noise[...] = inputs['noise'][0]
+            gpu.launch()
+            gpu.wait()
+            return engines, gpu
+
+        _, gpu = run(ONNX, ONNX, fast())
+        np.testing.assert_allclose(gpu.actions, actions[0], atol=1e-4 * np.abs(actions).max())
+        engines, _ = run(fast(), fast(), ONNX)
+        prefix = engines.chains[bucket].prefix
+        for name, array in tensors.items():
+            found = cuda.pinned(array.shape, array.dtype)
+            prefix.mirrors[name].download(found, stream.handle)
+            stream.wait()
+            there, here = (a[:, 0, 0][:, mask] for a in (array, found))
+            np.testing.assert_allclose(here, there, atol=1e-4 * np.abs(there).max())
 
 
 def test_a_full_gpu_is_said_before_weights_are_loaded(bundle, monkeypatch):
