@@ -42,10 +42,10 @@ def row(text: str, first: str) -> list[str]:
 
 
 def test_latency_gives_totals_tails_and_shares():
-    text = latency([RECORD, SLOW])
-    assert row(text, '1')[:6] == ['1', '20.00', '31.25', '1.562', '50.0', '1.50']
+    text = latency([replace(RECORD, frames_ms=0.5, upload_ms=0.3), SLOW])
+    assert row(text, '1')[:8] == ['1', '20.00', '31.25', '1.562', '50.0', '0.50', '1.50', '0.30']
     assert '4.00 (20.0 %)  8.00 (40.0 %)  2.50 (12.5 %)' in text
-    assert row(text, '1')[-1] == '4.00'
+    assert row(text, '1')[-1] == '3.20'
 
 
 def test_the_rest_is_never_below_nothing():

@@ -92,6 +92,7 @@ def test_records_of_before_implementations_were_named_are_ours():
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
+        ({'precision': 'fp8'}, 'record 1 is of a robot computer tensorrt fp8, another of'),
         ({'views': 2}, 'record 1: measured with views 2, planned with 3; plan what was measured'),
         ({'horizon': 10}, 'horizon 10, planned with 50; plan what was measured: --horizon 10'),
         ({'prefix_ms': 1.0}, 'prefix 6.91501 is no share'),

@@ -166,7 +166,7 @@ def _plotter(
         records: Sequence[Record], baseline: Sequence[Record], others: Sequence[OtherRecord]
     ) -> None:
         ordered = sorted(records, key=lambda r: r.steps)
-        names = ('preprocess', 'upload', 'vision', 'prefix', 'denoise')
+        names = ('frames', 'preprocess', 'upload', 'vision', 'prefix', 'denoise')
         bars = [
             Bar(r.steps, r.e2e_total_ms, {k: getattr(r, f'{k}_ms') for k in names}, r.floor_ms)
             for r in ordered

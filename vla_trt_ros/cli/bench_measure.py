@@ -120,21 +120,19 @@ def _length(policy: Policy, prompt: str) -> float:
 def measure(policy: Policy, observation: Observation, steps: int, setting: Setting) -> Record:
     """One record over ``setting.n`` runs after ``setting.warm_up``."""
 
-    def once() -> PolicyResult:
+    def once() -> tuple[PolicyResult, float, float]:
+        begin = time.perf_counter()
         # What a camera's callback does as a frame arrives is inside the clock as well.
         frames = {view: policy.prepare_frame(view, f) for view, f in observation.frames.items()}
-        return policy.infer(replace(observation, frames=frames), num_steps=steps)
+        prepared = time.perf_counter()
+        result = policy.infer(replace(observation, frames=frames), num_steps=steps)
+        return result, (prepared - begin) * 1e3, (time.perf_counter() - begin) * 1e3
 
     for _ in range(setting.warm_up):
         once()
-    totals, stages = [], []
-    result = None
-    for _ in bar(range(setting.n), f'{steps:>2} steps'):
-        begin = time.perf_counter()
-        result = once()
-        totals.append((time.perf_counter() - begin) * 1e3)
-        stages.append(result.times)
-    assert result is not None  # n is 1 at least
+    runs = [once() for _ in bar(range(setting.n), f'{steps:>2} steps')]
+    results, arrivals, totals = zip(*runs, strict=True)
+    result, stages = results[-1], [r.times for r in results]
     p50, p99 = np.percentile(totals, [50, 99])
     runtimes = list(dict.fromkeys(policy.runtimes.values()))
     views, tokens = len(observation.frames), result.prompt_tokens
@@ -162,6 +160,7 @@ def measure(policy: Policy, observation: Observation, steps: int, setting: Setti
         host=cpu_name(),
         prompt_bucket=next(b for b in policy.prompt_buckets if b >= tokens),
         stage_clock=GPU_STAGE_CLOCK if setting.all_on_gpu else STAGE_CLOCK,
+        frames_ms=round(float(np.median(arrivals)), 3),
         upload_ms=_median(stages, 'upload_ms'),
         download_ms=_median(stages, 'download_ms'),
         postprocess_ms=_median(stages, 'postprocess_ms'),

@@ -43,6 +43,8 @@ class Record:
     """Tokens that the engines take, padding included."""
     stage_clock: str = ''
     """What the stages' times are read from."""
+    frames_ms: float = 0.0
+    """The host's part of bringing the frames to the GPU, which a node does as they arrive."""
     upload_ms: float = 0.0
     download_ms: float = 0.0
     postprocess_ms: float = 0.0

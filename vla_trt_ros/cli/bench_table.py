@@ -57,12 +57,14 @@ def heading(records: Sequence[Record], runtimes: Mapping[str, str]) -> str:
 
 def latency(records: Sequence[Record]) -> str:
     """Latency per step count with each stage's share."""
-    rows = [['steps', 'total ms', 'p99 ms', 'p99/p50', 'Hz', 'preprocess']]
+    rows = [['steps', 'total ms', 'p99 ms', 'p99/p50', 'Hz', 'frames', 'preprocess', 'upload']]
     rows[0] += ['vision', 'prefix (KV)', 'denoise', 'the rest']
     for r in records:
-        rest = r.e2e_total_ms - r.preprocess_ms - r.vision_ms - r.prefix_ms - r.denoise_ms
+        before = r.frames_ms + r.preprocess_ms + r.upload_ms
+        rest = r.e2e_total_ms - before - r.vision_ms - r.prefix_ms - r.denoise_ms
         rows.append([f'{r.steps}', f'{r.e2e_total_ms:.2f}', f'{r.p99_ms:.2f}'])
-        rows[-1] += [f'{r.p99_ms / r.p50_ms:.3f}', f'{r.hz:.1f}', f'{r.preprocess_ms:.2f}']
+        rows[-1] += [f'{r.p99_ms / r.p50_ms:.3f}', f'{r.hz:.1f}']
+        rows[-1] += [f'{ms:.2f}' for ms in (r.frames_ms, r.preprocess_ms, r.upload_ms)]
         rows[-1] += [
             f'{value:.2f} ({100 * value / r.e2e_total_ms:4.1f} %)'
             for value in (r.vision_ms, r.prefix_ms, r.denoise_ms)

@@ -37,6 +37,11 @@ class Measured:
             if not self.ms(stage) > 0:
                 raise ConfigError(f'{stage}_ms {self.ms(stage)} must be above 0.')
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What a share is of."""
+        return self.hardware, self.backend, self.precision
+
     def ms(self, stage: str) -> float:
         """Time of one stage."""
         value: float = getattr(self, f'{stage}_ms')
@@ -50,18 +55,25 @@ def shares_from(
     implementation, a baseline or a peer, are passed over.
 
     ``plan_of(prompt_tokens, steps)`` plans the network, device and precisions that were
-    measured. ConfigError where a record is none, is of another shape, or beats a floor.
+    measured. ConfigError where a record is none, is of another shape, hardware, backend or
+    precision, or beats a floor.
     """
     ours = [(k, r) for k, r in enumerate(records) if not _of_another(r)]
     if not ours:
         raise ConfigError(f'{where}: holds no records of ours; measure at least one.')
     names = {f.name for f in fields(Measured)}
-    floors, times, found = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0), []
+    floors, times = dict.fromkeys(STAGES, 0.0), dict.fromkeys(STAGES, 0.0)
+    found: list[Measured] = []
     for k, record in ours:
         data = record
         if isinstance(record, dict):  # a record says more than is needed here
             data = {name: value for name, value in record.items() if name in names}
         measured = build(Measured, data, f'{where}: record {k}')
+        if found and measured.kind != found[0].kind:
+            raise ConfigError(
+                f'{where}: record {k} is of {" ".join(measured.kind)}, another of '
+                f'{" ".join(found[0].kind)}; keep the records of one in a file.'
+            )
         plan = plan_of(measured.prompt_tokens, measured.steps)
         for name, word in (('views', '--views'), ('horizon', '--horizon')):
             was, wanted = getattr(measured, name), getattr(plan, name)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from vla_trt_ros.errors import BadInput
 
 _COLOURS = {  # as timing_plot's
+    'frames': '#999933',
     'preprocess': '#e69f00',
     'upload': '#b8860b',
     'vision': '#56b4e9',
@@ -25,8 +26,8 @@ _INK, _OURS, _OTHERS = '#333333', '#0072b2', '#c9ced6'
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One step count. ``stages_ms``: preprocess, upload, vision, prefix and denoise, those that
-    are there; what they leave of ``total_ms`` is drawn as the rest. Milliseconds.
+    """One step count. ``stages_ms``: frames, preprocess, upload, vision, prefix and denoise, those
+    that are there; what they leave of ``total_ms`` is drawn as the rest. Milliseconds.
     """
 
     steps: int
