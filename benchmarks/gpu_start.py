@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def start(args):
         for steps in policy.num_steps_available
     ]
     free, total = cuda.memory()
-    pairs = zip(marks, marks[1:], strict=False)
+    pairs = pairwise(marks)
     return {
         'hardware': torch.cuda.get_device_name(),
         'software': f'torch {torch.__version__}',

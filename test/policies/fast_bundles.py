@@ -10,6 +10,8 @@ from vla_trt_ros.datatypes import CameraFrame, Observation
 from vla_trt_ros.export.frames import synthetic_frames
 from vla_trt_ros.export.pi05.fast import add_fast
 from vla_trt_ros.export.pi05.job import ExportJob, export, prepare
+from vla_trt_ros.export.pi05.parameters import ModelParameters
+from vla_trt_ros.export.pi05.random_weights import random_model
 from vla_trt_ros.policies.pi05.spec import NANO, ExpertConfig, PrefixConfig, VisionConfig
 from vla_trt_ros.policies.registry import load_policy_from
 
@@ -32,7 +34,8 @@ SERVED = dataclasses.replace(
 """The smallest that the fast kernels compute."""
 
 
-def make_bundle(out, config=TINY, onnx=('fp32',)):
+def make_bundle(out, config=TINY, onnx=('fp32',), gain=None):
+    """``gain`` of random attention, for bundles without ONNX; 1 does not amplify rounding."""
     job = ExportJob(
         out,
         'nano',
@@ -43,6 +46,8 @@ def make_bundle(out, config=TINY, onnx=('fp32',)):
         tokenizer=share_dir() / 'bundles' / 'nano' / 'tokenizer.model',
     )
     weights = export(prepare(job, lambda items, label: items), 'card', {}, lambda name: None)
+    if gain is not None:
+        weights = ModelParameters(random_model(config, 0, sharpness=gain))
     frames = synthetic_frames(open_bundle(out), 16, ['reach the goal'])
     add_fast(out, weights, ('fp32', 'bf16', 'fp8'), frames)
     return open_bundle(out)
