@@ -109,6 +109,7 @@ def floors(records: Sequence[Record]) -> str:
 def against(records: Sequence[Record], baseline: Sequence[Record]) -> str:
     """Speed-up over a baseline, in all and per stage."""
     first = baseline[0]
+    memory = f', {first.gpu_memory_mib:.0f} MiB' if first.gpu_memory_mib else ''
     rows = [['steps', 'baseline ms', 'ours ms', 'speed-up', *STAGES]]
     by_steps = {r.steps: r for r in records}
     for b in baseline:
@@ -121,8 +122,8 @@ def against(records: Sequence[Record], baseline: Sequence[Record]) -> str:
             rows[-1].append(f'{theirs:.2f} -> {ours:.2f}{ratio}')
     return '\n'.join(
         [
-            f'against {first.implementation}: {first.precision}, n = {first.n}, '
-            f'{first.gpu_memory_mib:.0f} MiB; {first.clock}',
+            f'against {first.implementation}: {first.precision}, n = {first.n}{memory}; '
+            f'{first.clock}',
             *grid(rows),
         ]
     )
