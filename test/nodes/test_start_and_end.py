@@ -1,6 +1,8 @@
 """How the policy node starts where something is wrong, and how it ends."""
 
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -49,3 +51,34 @@ def test_signals_end_a_busy_node_cleanly(number, times):
     log = '\n'.join(process.log)
     assert 'Traceback' not in log
     assert 'Error' not in log
+
+
+RESTARTING = """
+import signal
+from rclpy.node import Node
+from vla_trt_ros.nodes.run import run_node
+
+def make():
+    node = Node('idle')
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.siginterrupt(number, False)
+    print('ready', flush=True)
+    return node
+
+raise SystemExit(run_node(make, []))
+"""
+
+
+@pytest.mark.parametrize('number', [2, 15], ids=['SIGINT', 'SIGTERM'])
+def test_a_signal_that_interrupts_no_wait_ends_the_node_too(number):
+    """A GPU's libraries leave signals so that system calls go on behind them."""
+    process = subprocess.Popen([sys.executable, '-c', RESTARTING], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b'ready\n'
+        time.sleep(0.3)  # until it waits
+        process.send_signal(number)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

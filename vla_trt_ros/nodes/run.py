@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import rclpy
@@ -19,6 +20,7 @@ from vla_trt_ros.errors import VlaError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
+_LOOK_AROUND = 0.2  # seconds
 
 
 def keep_freed_memory() -> None:
@@ -52,6 +54,17 @@ class RosLog(logging.Handler):
             self._logger.warning(text)
         else:
             self._logger.info(text)
+
+
+def _wait(stop: threading.Event, duration: float | None) -> None:
+    """Until ``stop``, or for ``duration`` seconds.
+
+    Not in one wait: once a GPU's libraries are loaded, a signal may not interrupt it, and Python
+    calls our handler only when this thread wakes.
+    """
+    end = float('inf') if duration is None else time.monotonic() + duration
+    while not stop.is_set() and (left := end - time.monotonic()) > 0:
+        stop.wait(min(left, _LOOK_AROUND))
 
 
 def run_node(
@@ -98,7 +111,7 @@ def run_node(
         executor.add_node(node)
     thread = threading.Thread(target=spin, name='ros-executor')
     thread.start()
-    stop.wait(duration)
+    _wait(stop, duration)
     # A second Ctrl-C, which ros2 launch sends along, must not break into the clean-up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
