@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import ml_dtypes  # noqa: F401  NumPy learns 'bfloat16' from it
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,17 +20,10 @@ from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import pinned
 from vla_trt_ros.gpu.mirror import Mirror, mirror_of
-from vla_trt_ros.policies.pi05.cuda.fast_file import FastFile
+from vla_trt_ros.policies.pi05.cuda.device_tensor import as_tensor
+from vla_trt_ros.policies.pi05.cuda.engine_check import check_engine
 from vla_trt_ros.policies.pi05.cuda.network import Network, explained
-from vla_trt_ros.policies.pi05.spec import (
-    Pi05Config,
-    StageSpec,
-    denoise_spec,
-    prefix_spec,
-    vision_spec,
-)
 
-_ACTIVATIONS = {torch.float32: 'float32', torch.bfloat16: 'bfloat16'}
 _BETWEEN = {'image_tokens': ('vision', 'prefix'), 'keys': ('prefix', 'denoise')}
 _BETWEEN['values'] = _BETWEEN['keys']
 """Tensors that one stage hands on to another."""
@@ -47,7 +39,7 @@ class CudaGraphEngine:
             raise BackendError(f'{source.name}: the bundle names no file; export it again.')
         self._network = _shared_network(source, device)
         file = self._network.open(source.file)
-        _check(source, file)
+        check_engine(source, file)
         self._network.add(self.stage, file)
         self._inputs = bind(source.inputs, buffers, self._allocate)
         self._outputs = bind(source.outputs, buffers, self._allocate)
@@ -209,7 +201,7 @@ class CudaGraphEngine:
         if found is None:
             array = self._inputs.get(name, self._outputs.get(name))
             assert array is not None
-            found = self._tensors[name] = _as_tensor(array, self._network.device)
+            found = self._tensors[name] = as_tensor(array, self._network.device)
         return found
 
     def _allocate(self, spec: TensorSpec) -> Array:
@@ -245,60 +237,3 @@ def _shared_network(source: EngineSource, device: str) -> Network:
     if not isinstance(found, Network):
         found = source.shared['cuda_graph'] = Network(device)
     return found
-
-
-def _check(source: EngineSource, file: FastFile) -> None:
-    if file.precision != source.precision:
-        raise BackendError(
-            f'{source.name}: {file.tensors.path} is {file.precision}, the manifest says '
-            f'{source.precision}; export the bundle again.'
-        )
-    wanted = _spec(source, file.config, _ACTIVATIONS[file.dtype])
-    if wanted != StageSpec(source.inputs, source.outputs):
-        raise BackendError(
-            f'{source.name}: {file.tensors.path} is of another network than the manifest: its '
-            f'tensors are {[(t.name, list(t.shape), t.dtype) for t in wanted.inputs]}; export the '
-            'bundle again.'
-        )
-    if source.num_steps is not None and source.num_steps not in file.num_steps:
-        raise BackendError(
-            f'{source.name}: {file.tensors.path} has tables for {list(file.num_steps)} steps; '
-            f'export the bundle again with --steps {source.num_steps}.'
-        )
-    if file.config.prefix.kv_heads != 1:
-        raise BackendError(
-            f'{source.name}: cuda_graph serves one key-value head, this network has '
-            f'{file.config.prefix.kv_heads}; choose onnxruntime or tensorrt.'
-        )
-
-
-def _spec(source: EngineSource, config: Pi05Config, activation: str) -> StageSpec:
-    if source.stage == 'vision':
-        return vision_spec(config, activation)
-    bucket = source.prompt_bucket or 0
-    if source.stage == 'prefix':
-        return prefix_spec(config, bucket, activation)
-    return denoise_spec(config, bucket, activation)
-
-
-def _as_tensor(array: Array, device: str) -> Tensor:
-    """The memory of ``array``, on the GPU that of its mirror, as a tensor."""
-    raw: Any
-    if device == 'cpu':
-        raw = torch.from_numpy(array.reshape(-1).view(np.uint8))
-    else:
-        raw = torch.as_tensor(_Memory(mirror_of(array).address, array.nbytes), device=device)
-    flat: Tensor = raw.view(getattr(torch, array.dtype.name))
-    return flat.reshape(array.shape)
-
-
-class _Memory:
-    """GPU memory that torch shall take as it is."""
-
-    def __init__(self, address: int, nbytes: int) -> None:
-        self.__cuda_array_interface__ = {
-            'shape': (nbytes,),
-            'typestr': '|u1',
-            'data': (address, False),
-            'version': 3,
-        }
