@@ -41,6 +41,8 @@ class Sender:
         }
         publishers = (self.joints, *self.images.values())
         client.until(lambda: all(p.get_subscription_count() for p in publishers), 20)
+        # That is this side's view: until the node has found us too, what we send is lost to it.
+        time.sleep(1.0)
 
     def send(self, k: int):
         """Joint states before and after the exposure, then a picture of each camera: so that the
