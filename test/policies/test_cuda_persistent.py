@@ -36,7 +36,7 @@ def test_the_kernel_compiles(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
 def test_a_gpu_without_its_instructions_is_refused_by_the_compiler():
-    text = persistent.SOURCE.read_text(encoding='utf-8')
+    text = kernels.source_text(persistent.SOURCE)
     with pytest.raises(BackendError, match=r'(?s)denoise.cu for sm_89:'):
         kernels.compile_source(text, 'denoise.cu', 'sm_89')
 

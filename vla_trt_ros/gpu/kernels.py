@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import check, device_target, driver, runtime
 
 STANDARD = 'c++17'
+_INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -28,7 +30,7 @@ def cubin(source: Path, target: str) -> bytes:
 
     Needs no GPU. BackendError if it does not compile, with the compiler's own words.
     """
-    text = source.read_text(encoding='utf-8')
+    text = source_text(source)
     name = hashlib.sha256('\0'.join((text, target, STANDARD)).encode()).hexdigest()
     file = cache_dir() / f'{source.stem}-{target}-{name[:16]}.cubin'
     found = _read(file)
@@ -36,6 +38,12 @@ def cubin(source: Path, target: str) -> bytes:
         found = compile_source(text, source.name, target)
         _write(file, found)
     return found
+
+
+def source_text(source: Path) -> str:
+    """``source`` with the files that it includes by name, from its own folder, in their places."""
+    text = source.read_text(encoding='utf-8')
+    return _INCLUDE.sub(lambda found: source_text(source.parent / found[1]), text)
 
 
 def cache_dir() -> Path:

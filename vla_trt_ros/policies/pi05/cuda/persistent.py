@@ -20,10 +20,13 @@ from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 
 SOURCE = Path(__file__).parent / 'kernels' / 'denoise.cu'
 TARGET = 'sm_90a'
-BLOCKS, THREADS = 128, 256
+BLOCKS, THREADS = 128, 288
+PACE = 300
+"""Cycles between pieces of 4 KiB that a block asks for."""
 SHARED = (64 + 32 + 16 + 64 + 32 + 16 + 2) * 1024
 """Bytes of a block: activations, four slices of weights, sums, the rest with alignment."""
 WORKSPACE = 9 * 1024 * 1024
+"""As layout.cu has it, rounded up."""
 COUNTERS = 4096
 KEYS = 1024
 """The most prefix and suffix tokens: 16 parts of 64 keys."""
@@ -56,11 +59,15 @@ class Arguments(ctypes.Structure):
                 'values',
                 'valid',
                 'latents',
+                'tiles',
                 'workspace',
                 'counters',
             )
         ),
-        *((name, ctypes.c_int) for name in ('layers', 'steps', 'horizon', 'rows', 'positions')),
+        *(
+            (name, ctypes.c_int)
+            for name in ('layers', 'steps', 'horizon', 'rows', 'positions', 'pace')
+        ),
     )
 
 
@@ -109,6 +116,8 @@ class PersistentDenoise:
         self._inverse = torch.tensor(inverse, dtype=torch.float32, device=device)
         # All ones are what is not there yet; a run leaves the buffers so.
         self._workspace = torch.full((WORKSPACE,), 255, dtype=torch.uint8, device=device)
+        tiles = len(weights.expert) * KEYS * 2 * 256
+        self._tiles = torch.zeros(tiles, dtype=torch.bfloat16, device=device)
         self._counters = torch.zeros(COUNTERS, dtype=torch.int32, device=device)
 
     def run(self, weights: FastWeights, buffers: Buffers, tables: StepTables) -> None:
@@ -132,6 +141,7 @@ class PersistentDenoise:
             buffers.values,
             buffers.valid,
             buffers.latents,
+            self._tiles,
             self._workspace,
             self._counters,
         )
@@ -143,6 +153,7 @@ class PersistentDenoise:
             weights.config.horizon,
             buffers.rows,
             buffers.keys.shape[1],
+            PACE,
         )
         self._counters.zero_()
         stream = torch.cuda.current_stream().cuda_stream

@@ -41,7 +41,7 @@ class Tuning:
     release: int = 1
     """When the next kernel is let go: 0 at once, 1 when the inputs are there, 2 behind the
     product."""
-    whole: bool = False
+    whole: bool = True
     """All denoise steps in one kernel where persistent.py serves the network and the GPU."""
 
 

@@ -1,0 +1,216 @@
+// Queries, keys and values of the suffix; attention by parts of the keys; their sum.
+
+// Norm, QKV, rotation.
+__device__ __forceinline__ void Block::heads(int step, int layer) {
+    if (thread == 0) {
+        wait_for(p.counters, STREAM, gridDim.x * (step * (p.layers + 1) + layer + 1));
+        if (block < QKV_BLOCKS) ask_stream();
+    }
+    if (block >= QKV_BLOCKS) {
+        together();
+        return;
+    }
+    __syncwarp();
+    int head = block >> 3, pair = (block & 7) * 16 + 8 * group + 2 * lane4;
+    const float* scale = p.scales + layer * SCALES + head * DIM + pair;
+    const float* shift = p.qkv_shift + (u64)turn(step, layer) * QKV + head * DIM + pair;
+    float2 scale0 = *(const float2*)scale, scale1 = *(const float2*)(scale + HALF);
+    float2 shift0 = *(const float2*)shift, shift1 = *(const float2*)(shift + HALF);
+    int start = *p.valid;
+    float d[16] = {};
+    float4 squares[4];
+    wait_bytes(barrier(QKV_HERE), weights_parity);
+    wait_bytes(barrier(A0 + group), a_parity);
+    a_parity ^= 1;
+    load_squares(squares);
+    stream_product<32>(d, base + W_QKV + group * 4 * 32 * 128);
+    store_row_scales(squares);
+    join_halves<32>(d, exchange());
+    if (thread == 0) release(QKV_FREE);
+    u32 now = turn(step, layer);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int row = 16 * warp + quad + 8 * half;
+        if (row >= p.horizon) continue;
+        float r = row_scales()[row];
+        float first0 = d[2 * half] * r * scale0.x + shift0.x;
+        float second0 = d[2 * half + 1] * r * scale1.x + shift1.x;
+        float first1 = d[4 + 2 * half] * r * scale0.y + shift0.y;
+        float second1 = d[5 + 2 * half] * r * scale1.y + shift1.y;
+        u64 at = (u64)(start + row) * HALF + pair;
+        if (head <= HEADS) {
+            float2 c = *(const float2*)(p.cosines + at), s = *(const float2*)(p.sines + at);
+            float turned0 = first0 * c.x - second0 * s.x, turned1 = first1 * c.y - second1 * s.y;
+            second0 = second0 * c.x + first0 * s.x;
+            second1 = second1 * c.y + first1 * s.y;
+            first0 = turned0;
+            first1 = turned1;
+        }
+        u32 first = pack_bf16(first0, first1), second = pack_bf16(second0, second1);
+        bool query = head < HEADS;
+        u8* to = p.workspace + (query ? ROTATED : SUFFIX);
+        to += query ? (head * 4 + (pair >> 6)) * CHUNK + swizzled(row, 2 * (pair & 63))
+                    : (((head - HEADS) * 64 + row) * DIM + pair) * 2;
+        int other = query ? 2 * CHUNK : 2 * HALF, copies = query ? ROTATED_BYTES : SUFFIX_BYTES;
+        u8 *fill = to + (now & 1) * copies, *empty = to + (~now & 1) * copies;
+        put(fill, first);
+        put(fill + other, second);
+        put(empty, NOT_YET);
+        put(empty + other, NOT_YET);
+    }
+}
+
+// Keys and values of the suffix, whose first is this part's key `first`; zeros behind them.
+__device__ __forceinline__ void Block::gather_suffix(const u8* from, int first) {
+    uint4 v[16];
+    int unit = thread & 31;
+    auto row = [&](int i) { return 8 * (i >> 1) + (thread >> 5) - first; };
+    await(v, [&](int i) {
+        int live = min(max(row(i), 0), p.horizon - 1);
+        return from + (i & 1) * (SUFFIX_BYTES / 2) + live * DIM * 2 + unit * 16;
+    });
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        u32 at = (unit >> 3) * CHUNK + swizzled(row(i) + first, (unit & 7) * 16);
+        if (row(i) >= p.horizon) v[i] = make_uint4(0, 0, 0, 0);
+        if (row(i) >= 0) store_shared(base + (i & 1 ? VALUES : KEYS) + at, v[i]);
+    }
+}
+
+// The horizon's rows of one head to one part of the keys.
+__device__ __forceinline__ void Block::attend(int step, int layer) {
+    int head = block & 7, part = block >> 3;
+    int prefix = *p.valid, keys = prefix + p.horizon;
+    u32 now = turn(step, layer);
+    if (part * PART_KEYS >= keys) {
+        if (thread == 0) release(KEYS_FREE);
+        return;
+    }
+    gather<4>(copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK);
+    if (part * PART_KEYS < prefix) {
+        wait_bytes(barrier(KEYS_HERE), weights_parity);
+        wait_bytes(barrier(VALUES_HERE), weights_parity);
+    }
+    if ((part + 1) * PART_KEYS > prefix) {
+        gather_suffix(copy_of(SUFFIX, SUFFIX_BYTES, now), prefix - part * PART_KEYS);
+    }
+    fence_shared();
+    together();
+
+    float s[32] = {};
+    begin_products();
+    u64 queries = tile(base + A), key_tile = tile(base + KEYS);
+#pragma unroll
+    for (int k = 0; k < 16; k++) {
+        int at = ((k >> 2) * CHUNK + (k & 3) * 32) / 16;
+        multiply_bf16(s, queries + at, key_tile + at, k);
+    }
+    end_products();
+    constexpr float SCALE = 1.4426950408889634f / 16.0f;
+    float top[2] = {-1e30f, -1e30f}, weight[2] = {0.0f, 0.0f};
+    if ((part + 1) * PART_KEYS > keys) {
+#pragma unroll
+        for (int i = 0; i < 32; i++)
+            if (part * PART_KEYS + (i >> 2) * 8 + 2 * lane4 + (i & 1) >= keys) s[i] = -1e30f;
+    }
+#pragma unroll
+    for (int i = 0; i < 32; i++) top[(i >> 1) & 1] = fmaxf(top[(i >> 1) & 1], s[i]);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 1));
+        top[half] = fmaxf(top[half], __shfl_xor_sync(~0u, top[half], 2));
+    }
+    top[0] *= SCALE;
+    top[1] *= SCALE;
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+        s[i] = power_of_two(s[i] * SCALE - top[(i >> 1) & 1]);
+        weight[(i >> 1) & 1] += s[i];
+    }
+    u32 w[16];
+#pragma unroll
+    for (int i = 0; i < 16; i++) w[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+    float o[64] = {};
+    u64 value_tile = tile(base + VALUES + group * 2 * CHUNK, CHUNK);
+    begin_products();
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+        multiply_values(o, w[4 * k], w[4 * k + 1], w[4 * k + 2], w[4 * k + 3],
+                        value_tile + k * 128, k);
+    end_products();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        weight[half] += __shfl_xor_sync(~0u, weight[half], 1);
+        weight[half] += __shfl_xor_sync(~0u, weight[half], 2);
+        int row = 16 * warp + quad + 8 * half;
+        if (row >= p.horizon) continue;
+        float over = 1.0f / weight[half];
+        int at = (part * HEADS + head) * 64 + row;
+        if (group == 0 && lane4 == 0)
+            put((u32*)(p.workspace + LOG_WEIGHTS) + at,
+                __float_as_uint(top[half] + __log2f(weight[half])));
+        // Columns in the order that the thread holds them; persistent.py orders out's alike.
+        u8* to = p.workspace + PARTIAL + at * DIM * 2 + group * HALF * 2 + lane4 * 16;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float* v = o + 16 * i + 2 * half;
+            put(to + 64 * i, pack_bf16(v[0] * over, v[1] * over),
+                pack_bf16(v[4] * over, v[5] * over), pack_bf16(v[8] * over, v[9] * over),
+                pack_bf16(v[12] * over, v[13] * over));
+        }
+    }
+    together();
+    if (thread == 0) release(KEYS_FREE);
+}
+
+// The parts of a head's attention, some rows in each of its 16 blocks.
+__device__ __forceinline__ void Block::merge(int step, int layer) {
+    int head = block & 7, owner = block >> 3, per = (p.horizon + PARTS - 1) / PARTS;
+    if (owner * per >= p.horizon) return;
+    int parts = (*p.valid + p.horizon + PART_KEYS - 1) / PART_KEYS;
+    float inverse = p.inverse[4 * layer + 1];
+    u32 now = turn(step, layer);
+    int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
+    bool mine = (thread >> 6) < per && row < p.horizon;
+    u8* weights = p.workspace + LOG_WEIGHTS + (head * 64 + row) * 4;
+    u8* from = p.workspace + PARTIAL + ((head * 64 + row) * DIM + column) * 2;
+    constexpr int NEXT = HEADS * 64;
+    u32 w[PARTS];
+    uint2 v[PARTS];
+    if (mine) {
+        auto part = [&](int i) { return i < parts ? i : 0; };
+        await(w, [&](int i) { return weights + part(i) * NEXT * 4; });
+        await(v, [&](int i) { return from + part(i) * NEXT * DIM * 2; });
+    }
+    if (mine) {
+        float top = -1e30f;
+#pragma unroll
+        for (int i = 0; i < PARTS; i++) {
+            if (i >= parts) w[i] = __float_as_uint(-1e30f);
+            top = fmaxf(top, __uint_as_float(w[i]));
+        }
+        float total = 0.0f, sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+        for (int i = 0; i < PARTS; i++) {
+            float share = power_of_two(__uint_as_float(w[i]) - top);
+            total += share;
+            sum[0] += share * bf16_low(v[i].x);
+            sum[1] += share * bf16_high(v[i].x);
+            sum[2] += share * bf16_low(v[i].y);
+            sum[3] += share * bf16_high(v[i].y);
+        }
+        float over = inverse / total;
+        u32 packed = pack_fp8(sum[0] * over, sum[1] * over) |
+                     (u32)pack_fp8(sum[2] * over, sum[3] * over) << 16;
+        int at = (2 * head + (column >> 7)) * CHUNK + swizzled(row, column & 127);
+        put(copy_of(ATTENDED, ATTENDED_BYTES, now) + at, packed);
+        put(copy_of(ATTENDED, ATTENDED_BYTES, now + 1) + at, NOT_YET);
+    }
+    together();  // a weight has several readers
+    if (!mine) return;
+#pragma unroll 1
+    for (int i = 0; i < parts; i++) {
+        put(from + i * NEXT * DIM * 2, NOT_YET, NOT_YET);
+        if (column == 0) put(weights + i * NEXT * 4, NOT_YET);
+    }
+}
