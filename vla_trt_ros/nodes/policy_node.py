@@ -18,22 +18,21 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from vla_trt_ros.config import NUM_STEPS
-from vla_trt_ros.datatypes import ChunkFlag, Counters, Reason, State
+from vla_trt_ros.datatypes import ChunkFlag, Counters
 from vla_trt_ros.errors import ConfigError, VlaError
 from vla_trt_ros.freshness import Freshness
 from vla_trt_ros.loading import load_pipeline
 from vla_trt_ros.msg import ActionChunk, PolicyInfo, PolicyStatus, PolicyTiming
+from vla_trt_ros.nodes import policy_report
 from vla_trt_ros.nodes.inference import InferenceThread
 from vla_trt_ros.nodes.inputs import PolicyInputs
 from vla_trt_ros.nodes.params import Param, declare, on_change
-from vla_trt_ros.nodes.policy_report import info_msg, policy_diagnostics
 from vla_trt_ros.nodes.publish import (
     COMMAND_QOS,
     EVENT_QOS,
     LATCHED_QOS,
     TELEMETRY_QOS,
     chunk_to_msg,
-    status_to_msg,
     timing_to_msg,
 )
 from vla_trt_ros.nodes.run import run_node
@@ -91,7 +90,7 @@ class PolicyNode(LifecycleNode):
         )
         self._inputs = PolicyInputs(self, self._pipeline, self.counters)
         self._connect()
-        self._info.publish(info_msg(self._now_ns(), self._pipeline))
+        self._info.publish(policy_report.info_msg(self._now_ns(), self._pipeline))
         self._publish_status()
         # What is loaded stays: a collection must not go through it all between two frames.
         gc.collect()
@@ -265,7 +264,7 @@ class PolicyNode(LifecycleNode):
         self._publish_status()
         inference = self._inference
         self._diagnostics.publish(
-            policy_diagnostics(
+            policy_report.policy_diagnostics(
                 self._now_ns(), self.get_name(), self._pipeline, inference, self.counters
             )
         )
@@ -275,8 +274,7 @@ class PolicyNode(LifecycleNode):
         status = self.create_publisher(PolicyStatus, '~/status', LATCHED_QOS)
 
         def publish() -> None:
-            state, reason = State.INACTIVE, Reason.POLICY_ERROR
-            status.publish(status_to_msg(self._now_ns(), 'policy', state, reason, why))
+            status.publish(policy_report.lost_msg(self._now_ns(), why))
 
         publish()
         self._undo = [
@@ -289,25 +287,12 @@ class PolicyNode(LifecycleNode):
             self._status.publish(self._status_now())
 
     def _status_now(self) -> PolicyStatus:
-        pipeline, inference = self._pipeline, self._inference
-        active = self._inputs.listening
-        found = inference.state if active else Freshness(Reason.DISABLED, 'not active.')
-        waiting = State.HOLDING if inference.chunks else State.WAITING
-        state = State.RUNNING if found.ok else waiting
-        stats = pipeline.frames.stats().values()
-        return status_to_msg(
+        return policy_report.status_msg(
             self._now_ns(),
-            'policy',
-            state if active else State.INACTIVE,
-            found.reason,
-            found.text,
-            prompt=pipeline.prompt,
-            num_steps=pipeline.num_steps,
-            rate_hz=inference.rate_hz,
+            self._pipeline,
+            self._inference,
+            active=self._inputs.listening,
             dry_run=self.get_parameter('dry_run').value,
-            chunks=inference.chunks,
-            clamped=inference.clamped,
-            rejected=sum(s.rejected for s in stats) + pipeline.joints.counters['state_rejected'],
         )
 
     def _now_ns(self) -> int:

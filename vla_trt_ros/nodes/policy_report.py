@@ -1,16 +1,23 @@
-"""What the policy node tells about itself: PolicyInfo once, /diagnostics every second."""
+"""What the policy node tells about itself: PolicyInfo once, status and diagnostics each second."""
 
 from __future__ import annotations
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from vla_trt_ros.config import STAGES
-from vla_trt_ros.datatypes import Counters
+from vla_trt_ros.datatypes import Counters, Reason, State
+from vla_trt_ros.freshness import Freshness
 from vla_trt_ros.gpu.device import device_name
 from vla_trt_ros.hardware import cpu_name
-from vla_trt_ros.msg import PolicyInfo
+from vla_trt_ros.msg import PolicyInfo, PolicyStatus
 from vla_trt_ros.nodes.inference import InferenceThread
-from vla_trt_ros.nodes.publish import diagnostic, diagnostics_msg, duration_msg, time_msg
+from vla_trt_ros.nodes.publish import (
+    diagnostic,
+    diagnostics_msg,
+    duration_msg,
+    status_to_msg,
+    time_msg,
+)
 from vla_trt_ros.pipeline import Pipeline
 
 _OK, _WARN, _ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -45,6 +52,35 @@ def info_msg(now_ns: int, pipeline: Pipeline) -> PolicyInfo:
     )
     msg.header.stamp = time_msg(now_ns)
     return msg
+
+
+def status_msg(
+    now_ns: int, pipeline: Pipeline, inference: InferenceThread, *, active: bool, dry_run: bool
+) -> PolicyStatus:
+    """How it goes."""
+    found = inference.state if active else Freshness(Reason.DISABLED, 'not active.')
+    waiting = State.HOLDING if inference.chunks else State.WAITING
+    state = State.RUNNING if found.ok else waiting
+    stats = pipeline.frames.stats().values()
+    return status_to_msg(
+        now_ns,
+        'policy',
+        state if active else State.INACTIVE,
+        found.reason,
+        found.text,
+        prompt=pipeline.prompt,
+        num_steps=pipeline.num_steps,
+        rate_hz=inference.rate_hz,
+        dry_run=dry_run,
+        chunks=inference.chunks,
+        clamped=inference.clamped,
+        rejected=sum(s.rejected for s in stats) + pipeline.joints.counters['state_rejected'],
+    )
+
+
+def lost_msg(now_ns: int, why: str) -> PolicyStatus:
+    """The status of a node whose GPU is lost."""
+    return status_to_msg(now_ns, 'policy', State.INACTIVE, Reason.POLICY_ERROR, why)
 
 
 def policy_diagnostics(
