@@ -102,3 +102,18 @@ def test_camera_topics_are_replaced_by_view():
 def test_policy_checks():
     with pytest.raises(ConfigError, match='num_steps 4 is none of'):
         PolicyConfig('pi05', 'nano', num_steps=4)
+
+
+@pytest.mark.parametrize(
+    ('name', 'any_stage', 'every_stage'),
+    [('cpu', False, False), ('h200', True, True), ('h200-hybrid', True, True)],
+)
+def test_platform_says_what_a_gpu_runs(name, any_stage, every_stage):
+    platform = load_platform(name)
+    assert (platform.on_gpu, platform.all_on_gpu) == (any_stage, every_stage)
+
+
+def test_one_stage_on_the_processor_is_not_all_on_the_gpu():
+    platform = load_platform('h200')
+    mixed = replace(platform, vision=StageChoice('onnxruntime', 'fp16'))
+    assert (mixed.on_gpu, mixed.all_on_gpu) == (True, False)

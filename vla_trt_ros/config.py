@@ -20,6 +20,7 @@ NUM_STEPS = (1, 2, 3, 5, 10)
 """Step counts that a bundle may carry: those of the published Pi0.5 latency tables."""
 
 Backend = Literal['onnxruntime', 'tensorrt', 'cuda_graph', 'null']
+GPU_BACKENDS = ('tensorrt', 'cuda_graph')
 Precision = Literal['fp32', 'fp16', 'bf16', 'fp8', 'int8', 'int4', 'nvfp4']
 
 # What a processor can compute; `vla-trt build` and the platform check read the same rows.
@@ -79,7 +80,7 @@ class PlatformConfig:
                 raise ConfigError(
                     f'{stage}: {choice.precision} does not run on {self.target}; choose of {able}.'
                 )
-            if self.target == 'cpu' and choice.backend in ('tensorrt', 'cuda_graph'):
+            if self.target == 'cpu' and choice.backend in GPU_BACKENDS:
                 raise ConfigError(
                     f'{stage}: backend {choice.backend} needs a GPU: on cpu use onnxruntime.'
                 )
@@ -88,6 +89,16 @@ class PlatformConfig:
         """The choice for stage 'vision', 'prefix' or 'denoise'."""
         choice: StageChoice = getattr(self, name)
         return choice
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU runs any stage."""
+        return any(self.stage(s).backend in GPU_BACKENDS for s in STAGES)
+
+    @property
+    def all_on_gpu(self) -> bool:
+        """Whether stages follow each other on the GPU without the host between them."""
+        return all(self.stage(s).backend in GPU_BACKENDS for s in STAGES)
 
     @property
     def engine_threads(self) -> int:

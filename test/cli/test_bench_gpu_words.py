@@ -65,7 +65,7 @@ def test_every_run_brings_its_frames_to_the_gpu(policy, monkeypatch):
 def test_a_stage_on_the_host_is_clocked_by_it(policy):
     mixed = replace(H200, denoise=StageChoice('onnxruntime', 'bf16'))
     setting = Setting(1, 0, '64x48', mixed, lambda *shape: None)
-    assert (setting.on_gpu, setting.all_on_gpu) == (True, False)
+    assert (setting.platform.on_gpu, setting.platform.all_on_gpu) == (True, False)
     record = measure(policy, Observation({'base': None}, None, 'go'), 3, setting)
     assert record.stage_clock == 'perf_counter around each stage'
     assert record.floor_ms is None

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         args.n, args.warm_up, args.camera, platform, _floors(bundle, platform, args.device)
     )
     for kind in args.baseline:
-        check_baseline(kind, setting.on_gpu)
+        check_baseline(kind, setting.platform.on_gpu)
     policy = load_policy_from(bundle, platform)
     try:
         for count in steps:
@@ -102,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
     baseline: list[Record] = []
     for kind in dict.fromkeys(args.baseline):
         config = read_config(bundle)
-        baseline += measure_baseline(records, config, kind, args.baseline_n, gpu=setting.on_gpu)
+        baseline += measure_baseline(
+            records, config, kind, args.baseline_n, gpu=setting.platform.on_gpu
+        )
     quiet = args.json == '-'
     if not quiet:
         print(report(records, runtimes, baseline, others))

@@ -47,19 +47,9 @@ class Setting:
     """Views, prompt tokens and steps to the floors, or None where no peaks are known."""
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU runs any stage."""
-        return any(self.platform.stage(s).backend in ('tensorrt', 'cuda_graph') for s in STAGES)
-
-    @property
-    def all_on_gpu(self) -> bool:
-        """Whether stages follow each other on the GPU without the host between them."""
-        return all(self.platform.stage(s).backend in ('tensorrt', 'cuda_graph') for s in STAGES)
-
-    @property
     def hardware(self) -> str:
         """What computes: the GPU where one runs any stage."""
-        return device_name() if self.on_gpu else cpu_name()
+        return device_name() if self.platform.on_gpu else cpu_name()
 
 
 def synthetic_observation(policy: Policy, prompt: str, camera: str, views: int) -> Observation:
@@ -153,13 +143,13 @@ def measure(policy: Policy, observation: Observation, steps: int, setting: Setti
         p50_ms=round(float(p50), 3),
         p99_ms=round(float(p99), 3),
         n=setting.n,
-        clock=GPU_CLOCK if setting.on_gpu else CLOCK,
+        clock=GPU_CLOCK if setting.platform.on_gpu else CLOCK,
         bundle=policy.bundle.name,
         camera=setting.camera,
         preprocess_ms=_median(stages, 'preprocess_ms'),
         host=cpu_name(),
         prompt_bucket=next(b for b in policy.prompt_buckets if b >= tokens),
-        stage_clock=GPU_STAGE_CLOCK if setting.all_on_gpu else STAGE_CLOCK,
+        stage_clock=GPU_STAGE_CLOCK if setting.platform.all_on_gpu else STAGE_CLOCK,
         frames_ms=round(float(np.median(arrivals)), 3),
         upload_ms=_median(stages, 'upload_ms'),
         download_ms=_median(stages, 'download_ms'),

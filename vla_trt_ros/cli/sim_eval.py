@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from vla_trt_ros.evaluation.records import CLOCK, Conditions, Record, count
 from vla_trt_ros.evaluation.report import broken, falls, means, tables
 from vla_trt_ros.evaluation.results_file import ResultsFile
 from vla_trt_ros.evaluation.workers import run_cases
+from vla_trt_ros.gpu.device import device_name
 from vla_trt_ros.hardware import cpu_name
 from vla_trt_ros.policies.base import check_num_steps
 from vla_trt_ros.policies.pi05.engines import read_config
@@ -200,7 +201,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
         env=suite.name,
         bundle=bundle.name,
         bundle_sha256=bundle.sha256,
-        hardware=cpu_name(),
+        hardware=_hardware(platforms),
         workers=args.workers or os.cpu_count() or 1,
         execute_rows=execute_rows,
         delay_rows=args.delay_rows,
@@ -209,6 +210,13 @@ def _plan(args: argparse.Namespace) -> _Plan:
     )
     cases = all_cases(tasks, steps, list(platforms), prompts, seeds)
     return _Plan(suite, setup, cases, seeds, conditions)
+
+
+def _hardware(platforms: Mapping[str, PlatformConfig]) -> str:
+    """What plays: the processor, with the GPU in front where one runs any stage."""
+    if any(p.on_gpu for p in platforms.values()):
+        return f'{device_name()}, {cpu_name()}'
+    return cpu_name()
 
 
 def _seeds(args: argparse.Namespace, suite: Suite) -> range:
