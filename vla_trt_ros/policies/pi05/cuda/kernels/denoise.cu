@@ -5,7 +5,7 @@
 // this one's, so that memory streams while blocks wait for each other.
 //
 // What few blocks read, they wait for on the data itself: a word of all ones is not there yet. No
-// result has these bits. The one reader, or the writer two layers on, sets them again. The stream,
+// result has these bits. The one reader, or the writer a layer on, sets them again. The stream,
 // which all blocks read, has counters that only rise; they also order the setting of ones before
 // the next use. Sums have a fixed order.
 //
