@@ -3,6 +3,7 @@ import sentencepiece
 
 from vla_trt_ros.config import share_dir
 from vla_trt_ros.errors import ConfigError
+from vla_trt_ros.export import tokenizer
 from vla_trt_ros.export.tokenizer import train_vocabulary
 from vla_trt_ros.sim.prompts import PROMPTS
 
@@ -56,3 +57,10 @@ def test_bundled_vocabulary_says_the_same(trained):
     bundled = load((share_dir() / 'bundles' / 'nano' / 'tokenizer.model').read_bytes())
     text = 'Task: reach the goal, State: 0 128;\nAction: '
     assert bundled.encode(text, out_type=str) == load(trained).encode(text, out_type=str)
+
+
+@pytest.mark.parametrize('version', ['0.2.2', '0.1.99'])
+def test_a_sentencepiece_that_would_end_the_process_is_refused(monkeypatch, version):
+    monkeypatch.setattr(tokenizer.sentencepiece, '__version__', version)
+    with pytest.raises(ConfigError, match=f'SentencePiece {version} cannot .* install 0.2.3'):
+        train_vocabulary(TEXTS, 768)

@@ -13,6 +13,8 @@ from vla_trt_ros.preprocess.tokenize import STATE_BINS, clean
 
 _SPACE = '\u2581'  # how SentencePiece writes a space
 _BYTES = 256
+_OLDEST = (0, 2, 3)
+"""Older SentencePiece ends the process where letters that no prompt has are required."""
 
 
 def train_vocabulary(prompts: Iterable[str], vocab_size: int) -> bytes:
@@ -20,8 +22,14 @@ def train_vocabulary(prompts: Iterable[str], vocab_size: int) -> bytes:
 
     Each state number (with its space) and each fixed part of the prompt is one piece, so a robot
     with four joints spends four tokens on its state. Bytes are pieces too: any text encodes. The
-    same prompts give the same vocabulary. ConfigError if ``vocab_size`` is too small for that.
+    same prompts give the same vocabulary. ConfigError if ``vocab_size`` is too small for that, or
+    SentencePiece too old.
     """
+    if _version(sentencepiece.__version__) < _OLDEST:
+        raise ConfigError(
+            f'SentencePiece {sentencepiece.__version__} cannot train this vocabulary: install '
+            f'{".".join(map(str, _OLDEST))} or newer, or give one with --tokenizer.'
+        )
     numbers = [f'{_SPACE}{n}' for n in range(-1, STATE_BINS)]
     fixed = ['Task:', f',{_SPACE}State:', f';\nAction:{_SPACE}', '\n']
     letters = string.ascii_letters + string.digits + string.punctuation
@@ -54,3 +62,7 @@ def train_vocabulary(prompts: Iterable[str], vocab_size: int) -> bytes:
         minloglevel=2,
     )
     return model.getvalue()
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split('.')[:3] if word.isdigit())
