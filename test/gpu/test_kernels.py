@@ -150,6 +150,17 @@ class Driver:
         self.launches.append((function, shape, stream, values))
         return (0,)
 
+    class CUfunction_attribute:
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
+
+    def cuFuncSetAttribute(self, function, attribute, value):
+        self.attributes = (function, attribute, value)
+        return (0,)
+
+    def cuLaunchCooperativeKernel(self, function, *rest):
+        self.launches.append((function, *rest[:-1]))
+        return (0,)
+
 
 @pytest.fixture
 def gpu(monkeypatch, compiled):
@@ -165,6 +176,25 @@ def test_a_launch_hands_over_the_address_of_each_argument(gpu):
     kernel.launch((3, 2, 1), (32, 4, 1), (ctypes.c_int(7), ctypes.c_void_p(4096)), 11)
     function = (b'code 1', b'write_images_32')
     assert gpu.launches == [(function, [3, 2, 1, 32, 4, 1], 11, (7, 4096))]
+
+
+def test_blocks_that_wait_for_each_other_are_launched_all_at_once(gpu, compiled):
+    kernel = kernels.Kernel(SOURCE, 'whole', target='sm_90a', shared=7 << 15, cooperative=True)
+    kernel.launch((128, 1, 1), (288, 1, 1), (ctypes.c_int(7),), 11)
+    function = (b'code 1', b'whole')
+    assert [target for _, target in compiled] == ['sm_90a']
+    assert gpu.attributes == (function, 8, 7 << 15)
+    assert gpu.launches == [(function, 128, 1, 1, 288, 1, 1, 7 << 15, 11)]
+
+
+def test_a_kernel_is_compiled_again_when_a_file_that_it_includes_changes(tmp_path, compiled):
+    (tmp_path / 'parts').mkdir()
+    file, part = tmp_path / 'a.cu', tmp_path / 'parts' / 'b.cu'
+    file.write_text('one\n#include "parts/b.cu"\nthree\n')
+    for number in ('two', '2'):
+        part.write_text(number)
+        kernels.cubin(file, 'sm_90')
+    assert [text for text, _ in compiled] == ['one\ntwo\nthree\n', 'one\n2\nthree\n']
 
 
 def test_a_kernel_that_is_not_in_the_file(gpu):
