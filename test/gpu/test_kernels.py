@@ -1,5 +1,5 @@
 """Our kernels compile for every GPU that we name, once, and say why where they do not."""
-# ruff: noqa: N802  the names are cuda-python's
+# ruff: noqa: N801, N802  the names are cuda-python's
 
 import ctypes
 import sys
