@@ -15,7 +15,7 @@ def test_true_size_is_served(horizon):
 
 
 @pytest.mark.parametrize(
-    'config, reason',
+    ('config', 'reason'),
     [
         (replace(PI05, expert=ExpertConfig(160, 4096)), 'expert width 160 is not a multiple'),
         (replace(PI05, expert=ExpertConfig(1024, 384)), 'expert mlp 384 is not a multiple'),
