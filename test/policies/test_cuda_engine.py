@@ -148,6 +148,17 @@ def test_too_little_memory_is_said_before_any_is_taken(bundle, monkeypatch):
         network.load()
 
 
+def test_memory_of_the_one_kernel_of_all_steps_counts(bundle):
+    needed = {}
+    for target in ('sm_89', 'sm_90'):
+        network = Network('cpu')
+        network.target = target
+        network.add('denoise', network.open(bundle.file('fast.fp8.safetensors')))
+        needed[target] = network.needed_bytes()
+    packed = needed['sm_90'][1] - needed['sm_89'][1]
+    assert packed == needed['sm_90'][0] == needed['sm_89'][0] > 0
+
+
 def test_a_gpu_that_is_too_old(bundle, monkeypatch):
     network = Network('cpu')
     network.target = 'sm_86'

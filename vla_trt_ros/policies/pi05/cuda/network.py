@@ -174,6 +174,9 @@ class Network:
         parts = (held.pixels, held.hidden, held.keys, held.values, held.latents, held.cos)
         rows = prefix_rows(config, len(config.views), config.max_prompt_tokens)
         scratch = 4 * rows * config.prefix.mlp * dtype.itemsize
+        denoise = self.files.get('denoise')
+        if denoise and denoise.precision == 'fp8' and self.target == TUNED_FOR:
+            scratch += denoise.part_bytes('denoise')  # persistent.py packs the weights once more
         return weights, sum(t.nbytes for t in parts) + scratch + _MARGIN
 
     def _make_buffers(self, config: Pi05Config, steps: int, device: str | None = None) -> Buffers:
