@@ -20,6 +20,7 @@ FLOORS = {
     'strict_yaml': 1,
     'tables': 1,
     'freshness': 1,
+    'pacing': 1,
     'config': 2,
     'bundle': 3,
     'joints': 3,
@@ -40,8 +41,9 @@ FLOORS = {
     'bringup': 9,
     'msg': 0,
     'srv': 0,
-    'nodes': 10,
-    'cli': 11,
+    'replay': 10,
+    'nodes': 11,
+    'cli': 12,
     'export': 9,
 }
 # Where a library may be imported, wherever in the file the import stands.

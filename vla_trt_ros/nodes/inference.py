@@ -14,6 +14,7 @@ from collections.abc import Callable
 from vla_trt_ros.datatypes import Reason
 from vla_trt_ros.errors import BadAction, BadImage, BadInput, BadPrompt, BadState
 from vla_trt_ros.freshness import Freshness
+from vla_trt_ros.pacing import Pace
 from vla_trt_ros.pipeline import Pipeline, TickResult
 
 _WAIT = 0.1  # seconds until a silent camera is looked at again
@@ -73,14 +74,11 @@ class InferenceThread:
             self._thread = None
 
     def _run(self) -> None:
-        period = 1.0 / self._pipeline.settings.max_rate
-        due = time.monotonic()
+        pace = Pace(self._pipeline.settings.max_rate, time.monotonic())
         while not self._stop.is_set():
             if self._pipeline.frames.wait_new(_WAIT) and not self._stop.is_set():
                 self._tick()
-                # One tick may be saved up, so that cameras at max_rate with jitter lose no pair.
-                due = max(due, time.monotonic() - period) + period
-                self._stop.wait(due - period - time.monotonic())
+                self._stop.wait(pace.after_tick(time.monotonic()))
             else:
                 self._become(self._pipeline.readiness(self._now_ns()))
 
