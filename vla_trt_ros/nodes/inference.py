@@ -12,19 +12,13 @@ from collections import deque
 from collections.abc import Callable
 
 from vla_trt_ros.datatypes import Reason
-from vla_trt_ros.errors import BadAction, BadImage, BadInput, BadPrompt, BadState
-from vla_trt_ros.freshness import Freshness
+from vla_trt_ros.errors import BadInput
+from vla_trt_ros.freshness import Freshness, reason_of
 from vla_trt_ros.pacing import Pace
 from vla_trt_ros.pipeline import Pipeline, TickResult
 
 _WAIT = 0.1  # seconds until a silent camera is looked at again
 _RATE_WINDOW = 2.0  # seconds
-_REASONS = (
-    (BadImage, Reason.BAD_IMAGE),
-    (BadState, Reason.BAD_STATE),
-    (BadPrompt, Reason.BAD_PROMPT),
-    (BadAction, Reason.BAD_ACTION),
-)
 
 
 class InferenceThread:
@@ -93,8 +87,7 @@ class InferenceThread:
             result = self._pipeline.tick(now_ns)
         except BadInput as error:
             self.failures += 1
-            reason = next((r for kind, r in _REASONS if isinstance(error, kind)), None)
-            self._become(Freshness(reason or Reason.POLICY_ERROR, str(error)))
+            self._become(Freshness(reason_of(error), str(error)))
         except Exception as error:
             # An engine can fail in ways we cannot list. The arm holds, since no chunk comes; the
             # node lives on to say so.
