@@ -34,6 +34,7 @@ FLOORS = {
     'actions': 6,
     'pipeline': 7,
     'planning': 7,
+    'bags': 7,
     'loading': 8,
     'sim': 8,
     'viz': 8,
