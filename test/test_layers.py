@@ -68,6 +68,8 @@ ROOMS = {
     'robosuite': ('sim/',),
     'matplotlib': ('viz/',),
     'pyarrow': ('sim/dataset/',),
+    'rosbags': ('bags/',),
+    'lerobot': ('export/', 'bags/'),
 }
 GENERATED = ('msg', 'srv')
 
