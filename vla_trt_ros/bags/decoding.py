@@ -4,12 +4,17 @@ of this package.
 
 from __future__ import annotations
 
+import functools
+import os
 import struct
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vla_trt_ros.config import share_dir
-from vla_trt_ros.errors import BadInput
+from vla_trt_ros.errors import BadInput, ConfigError
 
 OWN = 'vla_trt_ros'
 
@@ -96,6 +101,48 @@ def own_types() -> Any:
         )
     store.register(types)
     return store
+
+
+def definition_of(kind: str) -> str:
+    """The text of a type, such as 'sensor_msgs/msg/Image', with all that it uses: a common type of
+    ROS 2, one of ours, or of an installed package. ConfigError where it is not found.
+    """
+    store = _common_types()
+    if kind not in store.fielddefs:
+        store.register(_installed(kind, set(store.fielddefs)))
+    text: str = store.generate_msgdef(kind, ros_version=2)[0]
+    return text
+
+
+@functools.cache
+def _common_types() -> Any:
+    return own_types()
+
+
+def _installed(kind: str, known: set[str]) -> Any:
+    from rosbags.typesys import get_types_from_msg
+
+    folders = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
+    package, _, name = kind.partition('/msg/')
+    places = [Path(f, 'share', package, 'msg', f'{name}.msg') for f in folders if f]
+    path = next((p for p in places if p.is_file()), None)
+    if path is None or not name:
+        raise ConfigError(f'type {kind} is not found: source the setup.bash of its package.')
+    types = get_types_from_msg(path.read_text(encoding='utf-8'), kind)
+    for used in {name for _, fields in types.values() for f in fields for name in _names(f[1])}:
+        if used not in known and used not in types:
+            types.update(_installed(used, known | set(types)))
+    return types
+
+
+def _names(description: Any) -> Iterator[str]:
+    """The types that a field is made of: rosbags nests them as (kind, content)."""
+    content = description[1]
+    if isinstance(content, str):
+        if '/msg/' in content:
+            yield content
+    elif isinstance(content[0], tuple):
+        yield from _names(content[0])
 
 
 def _parsed(channel: Channel) -> Any:

@@ -22,7 +22,7 @@ from vla_trt_ros.errors import ConfigError
 Message = tuple[Channel, int, bytes]
 """Channel, log time (ns), bytes."""
 
-_MAGIC = b'\x89MCAP0\r\n'
+MAGIC = b'\x89MCAP0\r\n'
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 
 
@@ -39,7 +39,7 @@ class BrokenMcap:
         self.channels: dict[int, Channel] = {}
         self.lost_bytes = 0
         with path.open('rb') as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
+            if file.read(len(MAGIC)) != MAGIC:
                 raise ConfigError(f'{path} is no MCAP file: it does not begin as one.')
         self.counts = Counter(channel.id for channel, _, _ in self.messages())
 
@@ -47,7 +47,7 @@ class BrokenMcap:
         """Every whole message."""
         size = self._path.stat().st_size
         with self._path.open('rb') as file:
-            file.seek(len(_MAGIC))
+            file.seek(len(MAGIC))
             whole = file.tell()
             for code, data in _records(file):
                 if code == _DATA_END:
@@ -189,6 +189,11 @@ def _unpacked(data: bytes, compression: str) -> bytes:
 def unzstd(data: bytes) -> bytes:
     """Decompressed with the library that rosbags brings."""
     return bytes(_zstd().decompress(data))
+
+
+def to_zstd(data: bytes) -> bytes:
+    """The inverse of `unzstd`."""
+    return bytes(_zstd().compress(data))
 
 
 def unpack_file(path: Path, plain: Path) -> bool:
