@@ -40,6 +40,7 @@ FLOORS = {
     'viz': 8,
     'evaluation': 9,
     'bringup': 9,
+    'conversion': 10,
     'msg': 0,
     'srv': 0,
     'replay': 10,
@@ -69,7 +70,7 @@ ROOMS = {
     'matplotlib': ('viz/',),
     'pyarrow': ('sim/dataset/',),
     'rosbags': ('bags/',),
-    'lerobot': ('export/', 'bags/'),
+    'lerobot': ('export/', 'conversion/'),
 }
 GENERATED = ('msg', 'srv')
 

@@ -30,7 +30,7 @@ class BagFull(VlaError):
 
 
 class BagWriter:
-    """Writes the new bag ``out``; use it in a ``with``. A new file is begun behind ``split_bytes``,
+    """Writes the new bag ``out``; use it in a ``with``. ``split_bytes`` begin a new file,
     0 for one file. ConfigError where ``out`` exists or cannot be made.
     """
 
