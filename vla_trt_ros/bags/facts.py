@@ -70,8 +70,8 @@ class BagFacts:
         ]
         lines += self._clock_lines()
         for name, what in (
-            ('joint_order_changes', 'changes the order of its joints'),
-            ('joint_set_changes', 'changes which joints it names'),
+            ('joint_order_changes', 'change the order of their joints'),
+            ('joint_set_changes', 'change which joints they name'),
         ):
             if self.counts[name]:
                 lines.append(f'{self.path}: joint states {what} {self.counts[name]} time(s).')

@@ -5,7 +5,6 @@ Messages come in the order of the file; in an MCAP chunk, in the order of time.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import struct
 from collections import Counter
@@ -49,14 +48,17 @@ class BrokenMcap:
         with self._path.open('rb') as file:
             file.seek(len(MAGIC))
             whole = file.tell()
-            for code, data in _records(file):
+            for code, data, is_whole in _records(file):
                 if code == _DATA_END:
                     return
                 try:
-                    found = self._chunk(data) if code == _CHUNK else self._one(code, data)
+                    if code == _CHUNK:
+                        found = self._chunk(data)
+                    else:
+                        found = self._one(code, data) if is_whole else []
                 except _Broken:
                     break
-                whole = file.tell()
+                whole = file.tell() if is_whole else whole
                 yield from found
         self.lost_bytes = size - whole
 
@@ -69,8 +71,8 @@ class BrokenMcap:
         except (struct.error, ValueError) as error:
             raise _Broken from error
         found: list[Message] = []
-        for code, record in _records(BytesIO(body)):
-            found += self._one(code, record)
+        for code, record, is_whole in _records(BytesIO(body)):
+            found += self._one(code, record) if is_whole else []
         return sorted(found, key=lambda message: message[1])
 
     def _one(self, code: int, data: bytes) -> list[Message]:
@@ -155,14 +157,12 @@ class _Broken(Exception):
     """A record whose content is not whole."""
 
 
-def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(opcode, content) as long as records are whole."""
+def _records(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
+    """(opcode, content, whether it is whole); the last one may be cut."""
     while len(head := file.read(9)) == 9:
         code, size = struct.unpack('<BQ', head)
         data = file.read(min(size, 1 << 31))
-        if len(data) != size:
-            return
-        yield code, data
+        yield code, data, len(data) == size
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
@@ -174,11 +174,12 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _unpacked(data: bytes, compression: str) -> bytes:
+    """As much as there is of it: the last chunk may be cut."""
     if not compression:
         return data
     try:
         if compression == 'zstd':
-            return unzstd(data)
+            return bytes(_zstd().ZstdDecompressor().decompress(data))
         if compression == 'lz4':
             return bytes(import_module('lz4.frame').decompress(data))
     except Exception as error:  # each library has its own, and all mean the same here
@@ -196,18 +197,20 @@ def to_zstd(data: bytes) -> bytes:
     return bytes(_zstd().compress(data))
 
 
-def unpack_file(path: Path, plain: Path) -> bool:
-    """Decompress ``path`` into ``plain``; False where it broke off, and what came before is there.
-
-    OSError where there is no room.
-    """
+def unpack_file(path: Path, plain: Path) -> None:
+    """Decompress ``path`` into ``plain``, as far as it goes. OSError where there is no room."""
     zstd = _zstd()
-    try:
-        with zstd.open(path, 'rb') as packed, plain.open('wb') as file:
-            shutil.copyfileobj(packed, file, 1 << 20)
-    except (EOFError, zstd.ZstdError):
-        return False
-    return True
+    frame = zstd.ZstdDecompressor()
+    with path.open('rb') as packed, plain.open('wb') as file:
+        while data := packed.read(1 << 20):
+            while data:
+                try:
+                    file.write(frame.decompress(data))
+                except zstd.ZstdError:
+                    return
+                data = frame.unused_data if frame.eof else b''
+                if data:
+                    frame = zstd.ZstdDecompressor()
 
 
 def _zstd() -> ModuleType:

@@ -52,7 +52,7 @@ def open_storage(path: Path) -> Iterator[StorageFile]:
     with TemporaryDirectory(prefix='bag-') as folder:
         plain = Path(folder) / path.stem
         try:
-            whole = unpack_file(path, plain)
+            unpack_file(path, plain)
         except OSError as error:
             raise ConfigError(
                 f'{path} cannot be unpacked to {folder} ({error}): make room, or name another '
@@ -60,8 +60,6 @@ def open_storage(path: Path) -> Iterator[StorageFile]:
             ) from error
         with _open_plain(plain, path) as file:
             yield file
-            if not whole:
-                file.note = f'{path} breaks off in its compressed data. {file.note}'.rstrip()
 
 
 @contextmanager

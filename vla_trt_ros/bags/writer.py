@@ -60,7 +60,7 @@ class BagWriter:
     @property
     def size(self) -> int:
         """Bytes written."""
-        return self._size + self._file.size + self._file.pending
+        return self._size + (0 if self._closed else self._file.size + self._file.pending)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -83,7 +83,11 @@ class BagWriter:
         self._file.add(topic)
 
     def write(self, name: str, time_ns: int, data: bytes | memoryview) -> None:
-        """One message as CDR, recorded at ``time_ns``. BagFull where the disk is full."""
+        """One message as CDR, recorded at ``time_ns``. BagFull where the disk is full; what comes
+        after that is left.
+        """
+        if self._closed:
+            return
         try:
             self._file.write(self._topics[name].id, time_ns, data)
             if self._split_bytes and self._file.size >= self._split_bytes:
@@ -95,19 +99,20 @@ class BagWriter:
             self._give_up(error)
 
     def flush(self) -> None:
-        """Everything onto the disk. OSError where it is full."""
-        self._file.flush()
+        """Everything onto the disk. BagFull where it is full."""
+        if self._closed:
+            return
+        try:
+            self._file.flush()
+        except OSError as error:
+            self._give_up(error)
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """End the file and write metadata.yaml. BagFull where the disk is full."""
-        if self._closed:
-            return
-        try:
+        if not self._closed:
             self.flush()
-        except OSError as error:
-            self._give_up(error)
-        self._finish()
+            self._finish()
 
     def __enter__(self) -> BagWriter:
         return self
@@ -153,8 +158,6 @@ class BagWriter:
 
     def _give_up(self, error: OSError) -> None:
         """End the bag in the room that was kept for it, and say what it holds."""
-        if self._closed:
-            raise error
         self._file.forget()
         saved, size = sum(self.counts.values()), self.size
         index = ''
@@ -206,16 +209,19 @@ class BagWriter:
 
 def qos_text(*, reliable: bool, latched: bool, depth: int = 10) -> str:
     """What a publisher offers, as rosbag2 writes it: players then publish alike."""
-    forever = {'sec': 2147483647, 'nsec': 4294967295}
+
+    def forever() -> dict[str, int]:
+        return {'sec': 2147483647, 'nsec': 4294967295}
+
     profile = {
         'history': 1,
         'depth': depth,
         'reliability': 1 if reliable else 2,
         'durability': 1 if latched else 2,
-        'deadline': forever,
-        'lifespan': forever,
+        'deadline': forever(),
+        'lifespan': forever(),
         'liveliness': 1,
-        'liveliness_lease_duration': forever,
+        'liveliness_lease_duration': forever(),
         'avoid_ros_namespace_conventions': False,
     }
     return yaml.safe_dump([profile], sort_keys=False, default_flow_style=False).strip()
