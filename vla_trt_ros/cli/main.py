@@ -15,6 +15,7 @@ VERBS = {
     'bench': 'time a bundle on this machine, stage by stage',
     'sim': 'the simulator without ROS: success of a policy (eval)',
     'convert': 'between bags and LeRobot data sets',
+    'record': 'the topics of a robot into a bag, where ros2 bag is missing',
     'show': 'what a bundle holds, every hash checked',
     'plan': 'memory and time of a network on paper, stage by stage',
     'parity': 'each precision of a bundle against float32 (workshop: needs the export extra)',
