@@ -24,8 +24,11 @@ _TABLE = (
     ('mae_all', 'MAE, whole chunk'),
     ('mse_all', 'MSE, whole chunk'),
     ('tip_error', 'tip, m'),
+)
+_MOTION = (
     ('gripper_agreement', 'gripper agrees'),
     ('seam', 'seam'),
+    ('seam_max', 'largest seam'),
     ('jerk', 'jerk'),
     ('jerk_recorded', 'jerk, recorded'),
     ('limit_rate', 'beyond step limit'),
@@ -53,7 +56,8 @@ def render(report: Report) -> str:
     sections = [
         _head(report),
         _verdicts(report),
-        _section('Errors and motion', _table(report.settings, _TABLE), _UNITS),
+        _section('Errors', _table(report.settings, _TABLE), _UNITS),
+        _section('Motion', _table(report.settings, _MOTION), _SEAMS),
         _section('Compared on the same frames', _comparisons(report.comparisons), _PAIRED),
         _section(
             'In time?', _table(report.settings, _TIMES) + _latency(shown, report.deadline_ms)
@@ -75,9 +79,12 @@ def render(report: Report) -> str:
 
 
 _UNITS = (
-    'Errors, seams and jerk are means over all joints in the units of the robot file (rad, m, '
-    'ratio; jerk per s<sup>3</sup>). Seam: how far a chunk is from the one before where it takes '
-    'over.'
+    'Of the chunk against what was done, over all joints in the units of the robot file (rad, m, '
+    'ratio).'
+)
+_SEAMS = (
+    'Seam: how far a chunk is from the one before where it takes over. Jerk: RMS of the third '
+    'difference, unit/s<sup>3</sup>.'
 )
 _PAIRED = (
     'Mean of the frame-by-frame difference with a 95 % interval. Neighbouring frames are alike: '
@@ -119,7 +126,7 @@ def _section(title: str, body: str, note: str = '') -> str:
 
 def _table(settings: Sequence[SettingResult], rows: Iterable[tuple[str, str]]) -> str:
     shown = [(m, title) for m, title in rows if any(m in s.summary.metrics for s in settings)]
-    head = ''.join(f'<th>{escape(title)}</th>' for _, title in shown)
+    head = ''.join(f'<th class="head">{escape(title)}</th>' for _, title in shown)
     body = ''.join(
         f'<tr><th>{_swatch(k)}{escape(s.name)}</th>'
         + ''.join(f'<td>{_metric(s, m)}</td>' for m, _ in shown)
@@ -170,40 +177,42 @@ def _latency(settings: Sequence[SettingResult], deadline_ms: float) -> str:
 
 
 def _per_joint(report: Report) -> str:
-    head = ''.join(f'<th>{escape(n)}, {escape(u)}</th>' for n, u in report.joints)
+    head = ''.join(f'<th class="head">{escape(n)}, {escape(u)}</th>' for n, u in report.joints)
     body = ''
     for measure, title in (('mae_h1', 'first row'), ('mae_all', 'whole chunk'), ('seam', 'seam')):
         for k, s in enumerate(report.settings):
             cells = ''.join(f'<td>{_metric(s, f"{measure}.{n}")}</td>' for n, _ in report.joints)
             body += f'<tr><th>{_swatch(k)}{escape(s.name)}</th><td>{title}</td>{cells}</tr>'
-    return f'<div class="wide"><table><tr><th></th><th>MAE</th>{head}</tr>{body}</table></div>'
+    return f'<div class="wide"><table><tr><th></th><th class="head">MAE</th>{head}</tr>{body}</table></div>'
 
 
 def _over_time(settings: Sequence[SettingResult]) -> str:
-    parts = []
-    for bag in _bags(settings):
-        lines = [
-            _line(f's{k}', p, 'mae_all')
-            for k, s in enumerate(settings)
-            for p in _of_bag(s, bag)
-        ]
-        chart = line_chart(lines, unit='MAE')
-        parts.append(f'<h3>{escape(bag)}</h3>{chart}' if chart else '')
-    return ''.join(parts)
+    charts = []
+    for bag, of_bag in _by_bag(settings):
+        chart = line_chart([_line(f's{k}', p, 'mae_all') for k, p in of_bag], unit='MAE')
+        charts.append((bag, chart))
+    return _folded(charts)
 
 
 def _actions(settings: Sequence[SettingResult], joints: Sequence[tuple[str, str]]) -> str:
-    parts = []
-    for bag in _bags(settings):
-        of_bag = [(k, p) for k, s in enumerate(settings) for p in _of_bag(s, bag)]
-        if not of_bag:
-            continue
-        parts.append(f'<h3>{escape(bag)}</h3>')
+    charts = []
+    for bag, of_bag in _by_bag(settings):
+        drawn = ''
         for name, unit in joints:
             lines = [_line('ink', of_bag[0][1], f'recorded.{name}')]
             lines += [_line(f's{k}', p, f'action.{name}') for k, p in of_bag]
-            parts.append(line_chart(lines, unit=f'{name}, {unit}', height=130))
-    return ''.join([f'<p class="note">{_legend(settings)}</p>', *parts] if parts else [])
+            drawn += line_chart(lines, unit=f'{name}, {unit}', height=130)
+        charts.append((bag, drawn))
+    return f'<p class="note">{_legend(settings)}</p>{_folded(charts)}' if charts else ''
+
+
+def _folded(charts: Sequence[tuple[str, str]]) -> str:
+    """A fold for each bag, the first two open."""
+    return ''.join(
+        f'<details{" open" if k < 2 else ""}><summary>{escape(bag)}</summary>{chart}</details>'
+        for k, (bag, chart) in enumerate(charts)
+        if chart
+    )
 
 
 def _moments(report: Report) -> str:
@@ -237,7 +246,7 @@ def _card(report: Report, k: int, moment: Moment, units: dict[str, str]) -> str:
 
 def _counts(report: Report) -> str:
     names = sorted({name for s in report.settings for name in s.summary.counts})
-    head = ''.join(f'<th>{escape(name.replace("_", " "))}</th>' for name in names)
+    head = ''.join(f'<th class="head">{escape(name.replace("_", " "))}</th>' for name in names)
     body = ''.join(
         f'<tr><th>{escape(s.name)}</th>'
         + ''.join(f'<td>{s.summary.counts.get(name, 0)}</td>' for name in names)
@@ -256,13 +265,16 @@ def _swatch(k: int) -> str:
     return f'<i class="swatch b{k}"></i>' if k < _MOST_DRAWN else ''
 
 
-def _bags(settings: Sequence[SettingResult]) -> list[str]:
-    return list(dict.fromkeys(str(p.conditions['bag']) for s in settings for p in s.parts))
-
-
-def _of_bag(setting: SettingResult, bag: str) -> list[PartResult]:
-    """The part of ``bag`` with the first noise: others would only thicken the line."""
-    return [p for p in setting.parts if p.conditions['bag'] == bag and len(p.table.values)][:1]
+def _by_bag(
+    settings: Sequence[SettingResult],
+) -> list[tuple[str, list[tuple[int, PartResult]]]]:
+    """Bag -> setting's number and part, of the first noise: others would only thicken lines."""
+    found: dict[str, dict[int, PartResult]] = {}
+    for k, setting in enumerate(settings):
+        for part in setting.parts:
+            if len(part.table.values):
+                found.setdefault(str(part.conditions['bag']), {}).setdefault(k, part)
+    return [(bag, list(parts.items())) for bag, parts in found.items()]
 
 
 def _line(style: str, part: PartResult, column: str) -> Line:

@@ -26,7 +26,7 @@ STYLE = (
     'table{border-collapse:collapse;font-variant-numeric:tabular-nums}'
     'td,th{padding:4px 12px 4px 0;border-bottom:1px solid var(--grid);text-align:right;'
     'font-weight:400;white-space:nowrap;vertical-align:middle}'
-    'th:first-child,td:first-child{text-align:left}tr:first-child th{color:var(--quiet);'
+    'th:first-child,td:first-child{text-align:left}th.head{color:var(--quiet);'
     'white-space:normal;vertical-align:bottom}'
     '.pass{color:var(--pass);font-weight:600}.fail{color:var(--fail);font-weight:600}'
     '.swatch{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:7px}'
@@ -38,7 +38,7 @@ STYLE = (
     '.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:24px 28px}'
     'figure{margin:0}.pictures{display:flex;gap:6px}'
     '.pictures img{width:calc(50% - 3px);border-radius:3px;object-fit:contain}'
-    'figcaption{margin-top:2px}'
+    'figcaption{margin-top:2px}summary{cursor:pointer;font-weight:600;margin:12px 0 4px}'
     f'{_SERIES}'
     '@media(max-width:640px){dl{grid-template-columns:1fr}}'
 )
