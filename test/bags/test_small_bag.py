@@ -1,5 +1,6 @@
 """The bag in the repository is what its README says."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_it_is_small_and_whole():
     states = [e.payload for e in events if e.kind == 'joints']
     commands = [e.payload for e in events if e.kind == 'command']
     assert len(states) == len(commands) > 30
-    assert {b.stamp_ns - a.stamp_ns for a, b in zip(states, states[1:], strict=False)} == {STEP_NS}
+    assert {b.stamp_ns - a.stamp_ns for a, b in itertools.pairwise(states)} == {STEP_NS}
     # The hand goes where it is sent, and comes near.
     assert np.abs(commands[0].positions[0, :3] - states[0].positions[:3]).max() > 0.07
     assert np.abs(commands[-1].positions[0, :3] - states[-1].positions[:3]).max() < 0.04

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vla_trt_ros.bags.clock import BagClock
-from vla_trt_ros.bags.topics import TopicInfo
+from vla_trt_ros.bags.parts import TopicInfo
 from vla_trt_ros.datatypes import NS, Counters, JointSample
 
 

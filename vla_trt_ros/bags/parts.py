@@ -17,16 +17,25 @@ _ZSTD = '.zstd'
 
 
 @dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic of a bag; ``count`` of messages is 0 where the bag does not say."""
+
+    topic: str
+    type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """The storage files of one bag.
 
-    ``expected``: topic -> messages, as metadata.yaml has them; None without it. ``notes`` are for
-    people: what was missing and how it was made good.
+    ``topics``: what metadata.yaml lists, None without it. ``notes`` are for people: what was
+    missing and how it was made good.
     """
 
     path: Path
     files: tuple[Path, ...]
-    expected: dict[str, int] | None
+    topics: tuple[TopicInfo, ...] | None
     notes: tuple[str, ...] = ()
 
 
@@ -66,11 +75,7 @@ def find_parts(path: Path) -> Parts:
             f'{path}: none of the files that {METADATA} lists is there '
             f'({", ".join(p.name for p in named)}).'
         )
-    expected = {
-        str(t['topic_metadata']['name']): int(t['message_count'])
-        for t in metadata['topics_with_message_count']
-    }
-    return Parts(path, files, expected, notes)
+    return Parts(path, files, _listed(metadata), notes)
 
 
 def storage_suffix(path: Path) -> str:
@@ -87,15 +92,21 @@ def _metadata(path: Path) -> tuple[dict[str, Any] | None, str]:
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
         found: dict[str, Any] = content['rosbag2_bagfile_information']
-        for topic in found['topics_with_message_count']:
-            int(topic['message_count'])
-            topic['topic_metadata']['name']
+        _listed(found)
         list(found['relative_file_paths'])
     except FileNotFoundError:
         return None, 'is missing'
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None, 'cannot be read'
     return found, ''
+
+
+def _listed(metadata: dict[str, Any]) -> tuple[TopicInfo, ...]:
+    rows = ((t['topic_metadata'], t) for t in metadata['topics_with_message_count'])
+    return tuple(
+        TopicInfo(str(topic['name']), str(topic['type']), int(row['message_count']))
+        for topic, row in rows
+    )
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

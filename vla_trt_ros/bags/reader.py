@@ -13,9 +13,9 @@ from typing import Any
 
 from vla_trt_ros.bags.decoding import Decoder
 from vla_trt_ros.bags.facts import BagFacts
-from vla_trt_ros.bags.parts import Parts, find_parts
+from vla_trt_ros.bags.parts import Parts, TopicInfo, find_parts
 from vla_trt_ros.bags.storage import open_storage
-from vla_trt_ros.bags.topics import Kind, Role, TopicInfo, assign
+from vla_trt_ros.bags.topics import Kind, Role, assign
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.datatypes import JointSample
 from vla_trt_ros.errors import BadInput, ConfigError
@@ -122,7 +122,7 @@ class BagReader:
         if 'prompt' in kinds:
             kinds = (*kinds, 'status')
         roles = {t: r for t, r in bag.roles.items() if not kinds or r.kind in kinds}
-        facts.expected = {t: n for t, n in (bag.parts.expected or {}).items() if t in roles}
+        facts.expected = {t.topic: t.count for t in bag.parts.topics or () if t.topic in roles}
         for path in bag.parts.files:
             with open_storage(path) as file:
                 for channel, log_ns, raw in file.messages(lambda c: c.topic in roles):
@@ -186,7 +186,9 @@ def check_installed() -> None:
 
 
 def _topics(parts: Parts) -> tuple[TopicInfo, ...]:
-    """Topics of all files, in the order of their first appearance."""
+    """As metadata.yaml lists them; else of all files, in the order of their first appearance."""
+    if parts.topics is not None:
+        return parts.topics
     found: dict[tuple[str, str], int] = {}
     for path in parts.files:
         with open_storage(path) as file:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vla_trt_ros.bags.parts import TopicInfo
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.errors import ConfigError
 
@@ -22,15 +23,6 @@ TYPES: dict[Kind, tuple[str, ...]] = {
     'timing': ('vla_trt_ros/msg/PolicyTiming',),
 }
 """What a topic of each kind may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class TopicInfo:
-    """A topic of a bag; ``count`` of messages is 0 where the bag does not say."""
-
-    topic: str
-    type: str
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
