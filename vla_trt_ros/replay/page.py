@@ -183,7 +183,8 @@ def _per_joint(report: Report) -> str:
         for k, s in enumerate(report.settings):
             cells = ''.join(f'<td>{_metric(s, f"{measure}.{n}")}</td>' for n, _ in report.joints)
             body += f'<tr><th>{_swatch(k)}{escape(s.name)}</th><td>{title}</td>{cells}</tr>'
-    return f'<div class="wide"><table><tr><th></th><th class="head">MAE</th>{head}</tr>{body}</table></div>'
+    head = f'<tr><th></th><th class="head">MAE</th>{head}</tr>'
+    return f'<div class="wide"><table>{head}{body}</table></div>'
 
 
 def _over_time(settings: Sequence[SettingResult]) -> str:
