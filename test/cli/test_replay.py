@@ -42,6 +42,23 @@ def bag(tmp_path_factory):
     return Script().steps(PAIRS).write(tmp_path_factory.mktemp('bags') / 'one')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def engines():
+    """Loads the engines of a bundle once for all tests of this file."""
+    load, loaded = session.load_pipeline, {}
+
+    def cached(**options):
+        key = (options['bundle'], options['platform'])
+        if key not in loaded:
+            loaded[key] = load(**options)
+            loaded[key].policy.close = lambda: None
+        return loaded[key]
+
+    session.load_pipeline = cached
+    yield
+    session.load_pipeline = load
+
+
 @pytest.fixture(scope='module')
 def whole(bag, tmp_path_factory):
     """A replay at 1 and 3 steps: its folder."""
@@ -185,6 +202,17 @@ def test_noises_are_replays_of_the_same_frames(bag, tmp_path, capsys):
     assert found[0]['action.hand_x'] != found[PAIRS]['action.hand_x']
     metrics = json.loads((out / 'report.json').read_text())['settings'][0]['metrics']
     assert metrics['mae_all_seed_std'] > 0.0
+
+
+def test_nothing_is_carried_from_bag_to_bag(tmp_path, capsys):
+    told = Script()
+    told.add('policy/prompt', TEXT, BEGIN_NS, make(TEXT, 'open the drawer'))
+    bags = [told.steps(6).write(tmp_path / 'told'), Script().steps(6).write(tmp_path / 'silent')]
+    out = tmp_path / 'out'
+    assert replay(capsys, *bags, '--steps', '1', '--out', out)[0] == 0
+    parts = sorted((out / 'parts').glob('*/part.json'))
+    facts = [json.loads(path.read_text())['facts'] for path in parts]
+    assert [f['moments'][0]['prompt'] for f in facts] == ['open the drawer', 'reach the goal']
 
 
 def test_equal_bundles_differ_by_nothing(bag, tmp_path, capsys):

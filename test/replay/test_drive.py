@@ -87,6 +87,14 @@ def test_no_prompt_no_chunk_until_the_recording_tells_one():
     assert found[0].prompt == 'open the drawer'
 
 
+def test_the_prompt_of_another_recording_is_not_used():
+    drive = Drive(pipeline(), prompted=False)
+    events = pairs(2)
+    events.insert(3, Event(T0 + MS, 'prompt', 'prompt', 'open the drawer'))
+    assert used(ticks(drive, events)) == [50]
+    assert drive.counts['refused_NO_PROMPT'] == 1
+
+
 def test_a_prompt_of_its_own_is_not_overruled():
     events = [Event(T0 - MS, 'prompt', 'prompt', 'open the drawer'), *pairs(1)]
     found = ticks(Drive(pipeline(), follow_prompts=False), events)

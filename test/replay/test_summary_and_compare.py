@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parts_on_disk import COLUMNS, part
 
-from vla_trt_ros.replay.compare import paired_difference
+from vla_trt_ros.replay.compare import mean_estimate, paired_difference
 from vla_trt_ros.replay.summary import metric_names, summarise
 
 
@@ -66,6 +66,15 @@ def test_all_that_is_given_is_announced():
     one = part(t=[0.0, 0.1, 0.2], **{n: [1.0, 2.0, 3.0] for n in COLUMNS[2:]}, counts={'pairs': 3})
     other = part(mae_all=[1.0], seed=1)
     assert set(metrics(one, other, real=True)) <= set(metric_names(COLUMNS, real=True))
+
+
+def test_mean_has_an_interval_over_blocks():
+    rng = np.random.default_rng(4)
+    found = mean_estimate([part(mae_h1=np.repeat(rng.normal(1.0, 0.1, 16), 100))], 'mae_h1')
+    assert (found.frames, found.blocks) == (1600, 16)
+    assert found.low < found.mean < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.1 / 4, rel=0.4)
+    assert mean_estimate([part(mae_all=[1.0])], 'mae_h1') is None
 
 
 def test_difference_is_taken_frame_by_frame():

@@ -27,6 +27,7 @@ from vla_trt_ros.replay.writing import write_report
 
 INTERRUPTED = 130
 _SHOWN = ('frames', 'mae_h1', 'mae_all', 'gripper_agreement', 'seam', 'inference_p50_ms')
+_SHOWN_REAL = ('latency_p50_ms', 'missed_rate', 'starved_s')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,9 +163,11 @@ def _node_runner() -> NodeRunner:
 
 def _table(report: Report) -> str:
     wide = max(len(s.name) for s in report.settings)
-    lines = [' ' * wide + ''.join(f'  {n:>17}' for n in _SHOWN)]
+    real = any('starved_s' in s.summary.metrics for s in report.settings)
+    shown = (*_SHOWN, *(_SHOWN_REAL if real else ()))
+    lines = [' ' * wide + ''.join(f'  {n:>17}' for n in shown)]
     for s in report.settings:
-        values = (s.summary.metrics.get(n) for n in _SHOWN)
+        values = (s.summary.metrics.get(n) for n in shown)
         cells = ''.join(f'  {"-" if v is None else f"{v:.5g}":>17}' for v in values)
         lines.append(f'{s.name:<{wide}}{cells}')
     lines += [

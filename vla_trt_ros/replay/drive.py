@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from vla_trt_ros.datatypes import NS, CameraFrame, ChunkFlag, Counters
+from vla_trt_ros.datatypes import NS, CameraFrame, ChunkFlag, Counters, Reason
 from vla_trt_ros.errors import BadInput
-from vla_trt_ros.freshness import reason_of
+from vla_trt_ros.freshness import Freshness, reason_of
 from vla_trt_ros.pacing import Pace
 from vla_trt_ros.pipeline import Pipeline, TickResult
+
+_NO_PROMPT = Freshness(Reason.NO_PROMPT, 'no prompt in the recording: give one with --prompt.')
 
 Latency = Callable[[TickResult], int]
 """How long a tick took, ns: what the clock says it did, or what a model says it would."""
@@ -75,8 +77,9 @@ class Drive:
     """Feeds ``pipeline``, which must have been reset.
 
     ``latency`` None is the fast clock. ``every`` K judges each K-th pair of the fast clock; the
-    others are looked at and left. ``follow_prompts``: those of the recording are used. ``counts``:
-    pairs, ticks, skipped pairs, refused and failed ones by reason, late ones, prompts refused.
+    others are looked at and left. ``follow_prompts``: those of the recording are used;
+    ``prompted`` False: what the pipeline still has is of another recording. ``counts``: pairs,
+    ticks, skipped pairs, refused and failed ones by reason, late ones, prompts refused.
     """
 
     def __init__(
@@ -86,11 +89,13 @@ class Drive:
         latency: Latency | None = None,
         every: int = 1,
         follow_prompts: bool = True,
+        prompted: bool = True,
     ) -> None:
         self._pipeline = pipeline
         self._latency = latency
         self._every = every
         self._follow = follow_prompts
+        self._prompted = prompted
         self._pace = Pace(pipeline.settings.max_rate, 0.0)
         self._begin_ns = 0
         self._free_ns = 0
@@ -143,6 +148,7 @@ class Drive:
         elif event.kind == 'prompt' and self._follow:
             try:
                 pipeline.set_prompt(event.payload)
+                self._prompted = True
             except BadInput as error:
                 self._count('prompt_refused', str(error))
 
@@ -181,7 +187,7 @@ class Drive:
     def _attempt(self, now_ns: int) -> TickResult | None:
         """As `InferenceThread` does it: refused, failed, or a chunk."""
         pipeline = self._pipeline
-        ready = pipeline.readiness(now_ns)
+        ready = pipeline.readiness(now_ns) if self._prompted else _NO_PROMPT
         if not ready.ok:
             pipeline.frames.take()
             self._count(f'refused_{ready.reason.name}', ready.text)

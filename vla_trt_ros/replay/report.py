@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vla_trt_ros.replay.compare import Difference
+from vla_trt_ros.replay.compare import Estimate
 from vla_trt_ros.replay.gates import Verdict
 from vla_trt_ros.replay.parts import PartResult
 from vla_trt_ros.replay.summary import Summary
@@ -20,6 +20,8 @@ class SettingResult:
     stages: Mapping[str, str]
     summary: Summary
     parts: Sequence[PartResult]
+    estimates: Sequence[Estimate] = ()
+    """The errors that have an interval of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Comparison:
 
     setting: str
     reference: str
-    differences: Sequence[Difference]
+    differences: Sequence[Estimate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Report:
                     'name': s.name,
                     'stages': dict(s.stages),
                     'metrics': s.summary.metrics,
+                    'intervals95': {e.metric: (e.low, e.high) for e in s.estimates},
                     'counts': s.summary.counts,
                 }
                 for s in self.settings

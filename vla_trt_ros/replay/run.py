@@ -68,8 +68,9 @@ def run_part(
     apart. ConfigError where no pair of frames could be judged: the text says why.
     """
     pipeline.set_num_steps(conditions['num_steps'])
-    if manner.prompt:
-        pipeline.set_prompt(manner.prompt)
+    prompt = manner.prompt or pipeline.settings.prompt
+    if prompt:
+        pipeline.set_prompt(prompt)
     pipeline.reset()
     pipeline.policy.reseed(conditions['seed'])
     drive = Drive(
@@ -77,6 +78,7 @@ def run_part(
         latency=manner.latency,
         every=manner.every,
         follow_prompts=not manner.prompt,
+        prompted=bool(prompt),
     )
     found = judge_ticks(
         bag,

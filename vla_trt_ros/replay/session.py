@@ -17,7 +17,7 @@ from vla_trt_ros.loading import load_pipeline
 from vla_trt_ros.pipeline import Pipeline
 from vla_trt_ros.policies.pi05.engines import read_config
 from vla_trt_ros.replay.columns import columns
-from vla_trt_ros.replay.compare import paired_difference
+from vla_trt_ros.replay.compare import Estimate, mean_estimate, paired_difference
 from vla_trt_ros.replay.gates import Gate, check_gates, decide
 from vla_trt_ros.replay.parts import PartResult, read_part
 from vla_trt_ros.replay.report import Comparison, Report, SettingResult
@@ -148,6 +148,7 @@ class Session:
                 stages_of(s.platform),
                 summarise(self._results[s.name], real=self._real, deadline_ms=self._deadline_ms),
                 self._results[s.name],
+                self._estimates(s),
             )
             for s in self.settings
         ]
@@ -171,6 +172,10 @@ class Session:
             for k in range(len(self._bags)):
                 for seed in self.request.seeds:
                     yield setting, k, seed
+
+    def _estimates(self, setting: Setting) -> list[Estimate]:
+        found = (mean_estimate(self._results[setting.name], m) for m in ('mae_h1', 'mae_all'))
+        return [e for e in found if e is not None]
 
     def _comparisons(self) -> list[Comparison]:
         metrics = (*_COMPARED, *(f'mae_all.{name}' for name in self.request.robot.joint_names))
