@@ -40,7 +40,7 @@ FLOORS = {
     'viz': 8,
     'evaluation': 9,
     'bringup': 9,
-    'conversion': 10,
+    'conversion': 11,
     'msg': 0,
     'srv': 0,
     'replay': 10,

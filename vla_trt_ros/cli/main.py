@@ -16,6 +16,7 @@ VERBS = {
     'sim': 'the simulator without ROS: success of a policy (eval)',
     'replay': 'judge a policy by recorded bags: errors, timing, a report (needs the bags extra)',
     'record': 'the topics of a robot into a bag, where ros2 bag is missing',
+    'stats': "normalisation statistics of bags, as openpi's norm_stats.json",
     'convert': 'between bags and LeRobot data sets',
     'show': 'what a bundle holds, every hash checked',
     'plan': 'memory and time of a network on paper, stage by stage',
