@@ -10,6 +10,7 @@ from typing import Any
 
 from vla_trt_ros.bags.reader import BagReader
 from vla_trt_ros.config import RobotConfig
+from vla_trt_ros.datatypes import NS
 from vla_trt_ros.errors import BadInput, ConfigError
 from vla_trt_ros.pipeline import Pipeline
 from vla_trt_ros.replay.columns import columns
@@ -122,15 +123,20 @@ def judge_ticks(
     events = watch(bag.events('camera', 'joints', 'prompt', 'status', source))
     with PartWriter(folder, conditions, columns(robot, horizon)) as writer:
         for event, tick in ticks(events):
+            found = []
             if event is not None:
                 judge = judge or Judge(robot, horizon, recorded, event.time_ns, manner.tip)
+                if event.time_ns < recorded.known_ns - NS:
+                    # The clock began anew: what waits for its rows will not see them.
+                    found += judge.ready(end=True)
                 _note(recorded, event)
-            if tick is not None and judge is not None:
-                judge.add(tick)
             if judge is not None:
-                for judged in judge.ready(end=event is None):
-                    writer.add(judged.values)
-                    worst.offer(judged)
+                if tick is not None:
+                    judge.add(tick)
+                found += judge.ready(end=event is None)
+            for judged in found:
+                writer.add(judged.values)
+                worst.offer(judged)
         if writer.rows:
             writer.finish(
                 {
