@@ -15,7 +15,7 @@ from vla_trt_ros.errors import BadInput, ConfigError
 from vla_trt_ros.pipeline import Pipeline
 from vla_trt_ros.replay.columns import columns
 from vla_trt_ros.replay.drive import Drive, Event, Latency, Tick
-from vla_trt_ros.replay.judge import Judge
+from vla_trt_ros.replay.judge import Judge, Judged
 from vla_trt_ros.replay.kinematics import Chain
 from vla_trt_ros.replay.moments import WorstMoments
 from vla_trt_ros.replay.parts import PartWriter
@@ -123,7 +123,7 @@ def judge_ticks(
     events = watch(bag.events('camera', 'joints', 'prompt', 'status', source))
     with PartWriter(folder, conditions, columns(robot, horizon)) as writer:
         for event, tick in ticks(events):
-            found = []
+            found: list[Judged] = []
             if event is not None:
                 judge = judge or Judge(robot, horizon, recorded, event.time_ns, manner.tip)
                 if event.time_ns < recorded.known_ns - NS:
