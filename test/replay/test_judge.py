@@ -11,6 +11,7 @@ from vla_trt_ros.pipeline import TickResult
 from vla_trt_ros.replay.columns import columns, grippers, horizon_names
 from vla_trt_ros.replay.drive import Tick
 from vla_trt_ros.replay.judge import Judge
+from vla_trt_ros.replay.kinematics import Chain
 from vla_trt_ros.replay.recorded import RecordedActions
 
 STEP = 50 * MS
@@ -102,6 +103,24 @@ def test_gripper_agrees_on_the_same_side_or_close_by():
     recorded = RecordedActions(ROBOT, 'command')
     recorded.offer(T0, command(T0, 0.1, gripper=0.5000001))
     assert judged([tick(0, half)], recorded)[0]['gripper_agreement'] == 1.0
+
+
+GANTRY = """<robot><link name="l0"/><link name="l1"/><link name="l2"/><link name="l3"/>
+<joint name="hand_x" type="prismatic"><axis xyz="1 0 0"/>
+<parent link="l0"/><child link="l1"/></joint>
+<joint name="hand_y" type="prismatic"><axis xyz="0 1 0"/>
+<parent link="l1"/><child link="l2"/></joint>
+<joint name="hand_z" type="prismatic"><axis xyz="0 0 1"/>
+<parent link="l2"/><child link="l3"/></joint>
+</robot>"""
+
+
+def test_error_of_the_tip_is_a_distance(tmp_path):
+    (tmp_path / 'gantry.urdf').write_text(GANTRY)
+    tip = Chain(tmp_path / 'gantry.urdf', 'l3', ROBOT.joint_names)
+    (found,) = judged([tick(0, still(hand_x=0.003, hand_z=-0.004, gripper=-0.7))], tip=tip)
+    assert found['tip_error'] == pytest.approx(0.005, rel=1e-4)
+    assert 'tip_error' not in judged([tick(0, still())])[0]
 
 
 def test_which_joints_are_grippers():

@@ -88,7 +88,7 @@ _SEAMS = (
 )
 _PAIRED = (
     'Mean of the frame-by-frame difference with a 95 % interval. Neighbouring frames are alike: '
-    'the bootstrap draws blocks of 5 s, not frames. Bars have a scale of their own.'
+    'the bootstrap draws blocks of 5&nbsp;s, not frames. Bars have a scale of their own.'
 )
 _FIRST_ROW = 'Row 0 of every chunk, what the policy wants now, and what was done in that time.'
 _WORST = 'Largest error over the whole chunk; one moment within two seconds at most.'
@@ -114,7 +114,7 @@ def _verdicts(report: Report) -> str:
         f'<td>{escape(str(v.gate))}</td><td>{escape(v.setting)}</td><td>{_number(v.value)}</td></tr>'
         for v in report.verdicts
     )
-    return _section('Gates', f'<table>{rows}</table>')
+    return _section('Gates', f'<table class="left">{rows}</table>')
 
 
 def _section(title: str, body: str, note: str = '') -> str:
