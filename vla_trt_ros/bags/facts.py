@@ -21,6 +21,8 @@ class BagFacts:
     """Files that are missing, cut or broken."""
     ignored: tuple[TopicInfo, ...] = ()
     """Topics that have no part in it, of known types and unknown ones."""
+    steady: frozenset[str] = frozenset()
+    """Topics that come all the time, of which a silence is told: cameras and joint states."""
     expected: dict[str, int] = field(default_factory=dict)
     """Topic -> messages that metadata.yaml promised, of the topics that were read."""
     first_bad: dict[str, str] = field(default_factory=dict)
@@ -96,7 +98,7 @@ class BagFacts:
         for topic, seen in self.clock.topics.items():
             if seen.backward:
                 lines.append(f'{self.path}: {topic}: stamps jump back {seen.backward} time(s).')
-            if seen.gaps:
+            if seen.gaps and topic in self.steady:
                 lines.append(
                     f'{self.path}: {topic}: {seen.gaps} silence(s) of more than a second, the '
                     f'longest of {seen.longest_gap_ns / NS:.1f} s.'

@@ -203,6 +203,7 @@ def _facts(bag: _Bag) -> BagFacts:
         bag.parts.path,
         losses=list(bag.parts.notes),
         ignored=tuple(t for t in bag.held if t.topic not in bag.roles),
+        steady=frozenset(t for t, r in bag.roles.items() if r.kind in ('camera', 'joints')),
     )
 
 
