@@ -29,7 +29,10 @@ from bag_files import (
     storage_file,
 )
 
+from vla_trt_ros.bags.decoding import definition_of
+from vla_trt_ros.bags.mcap import McapWriter, Topic
 from vla_trt_ros.bags.reader import open_bag
+from vla_trt_ros.bags.salvage import MAGIC
 from vla_trt_ros.config import load_robot
 from vla_trt_ros.errors import ConfigError
 
@@ -86,7 +89,7 @@ def test_a_file_cut_in_its_index_alone_loses_nothing(tmp_path):
     file.write_bytes(file.read_bytes()[:-8])
     bag = open_bag([path], ROBOT)
     assert len(joints_of(bag)) == 20
-    assert f'{file} has no end' in bag.notes()[0]
+    assert bag.notes() == []
 
 
 @pytest.mark.parametrize('mode', ['', 'storage'])
@@ -96,6 +99,42 @@ def test_a_cut_chunk_is_read_as_far_as_it_goes(tmp_path, mode):
     cut(storage_file(path), 0.5)
     bag = open_bag([path], ROBOT)
     assert 30 < len(joints_of(bag)) < 60
+
+
+@pytest.mark.parametrize('ended', [True, False])
+def test_a_file_without_chunks_whose_messages_are_not_in_order(tmp_path, ended):
+    """As rosbag2's fastwrite profile makes it, while two topics come through two threads."""
+    bag = McapWriter(tmp_path / 'chunks.mcap')
+    for number, (topic, kind) in enumerate(((JOINTS, STATES), (BASE, IMAGE), (WRIST, IMAGE)), 1):
+        bag.add(Topic(number, topic, kind, definition_of(kind)))
+    order = [0, 2, 1, 3, 5, 4]
+    for k in order:
+        ns = BEGIN_NS + k * STEP_NS
+        bag.write(1, ns, STORE.serialize_cdr(states(ns, position_at(k)), STATES))
+        for number in (2, 3):
+            bag.write(number, ns, STORE.serialize_cdr(image(ns, k), IMAGE))
+    body = bytes(bag._chunk.body)
+    bag.close()
+    head = (tmp_path / 'chunks.mcap').read_bytes()[: 8 + 9 + 4 + 4 + 4 + 11]
+    end = (
+        bytes([0x0F])
+        + struct.pack('<QI', 4, 0)
+        + bytes([0x02])
+        + struct.pack('<QQQI', 20, 0, 0, 0)
+    )
+    path = tmp_path / 'plain.mcap'
+    path.write_bytes(head + body + (end + MAGIC if ended else b''))
+    bag = open_bag([path], ROBOT)
+    assert [s.stamp_ns for s in joints_of(bag)] == [BEGIN_NS + k * STEP_NS for k in order]
+    assert ('has no end' in '\n'.join(bag.notes())) is not ended
+
+
+def test_a_size_that_cannot_be_ends_the_reading(tmp_path):
+    path = long_bag(tmp_path / 'bag')
+    file = storage_file(path)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + b'\x06' + b'\xff' * 8)
+    assert 0 < len(joints_of(open_bag([path], ROBOT))) < BIG
 
 
 def test_a_broken_byte_in_the_middle_ends_the_file_there(tmp_path):

@@ -20,6 +20,7 @@ from bag_files import (
     image,
     make,
     position_at,
+    stamped,
     states,
     storage_file,
     trajectory,
@@ -262,6 +263,19 @@ def _chunk():
         *(header, time, 0, 0, uuid, 1, 1, 0, list(ROBOT.joint_names), 2, step, rows, none),
         *(0, 1, 10, 0, 'abc', 0, 0),
     )
+
+
+def test_compressed_pictures(tmp_path):
+    import cv2
+
+    kind = 'sensor_msgs/msg/CompressedImage'
+    script = Script().steps(1, skip=(WRIST,))
+    picture = np.full((24, 32, 3), (200, 100, 50), np.uint8)
+    data = cv2.imencode('.png', picture[..., ::-1])[1].ravel()
+    script.add(WRIST, kind, BEGIN_NS, make(kind, stamped(BEGIN_NS), 'png', data))
+    _, events = read(script.write(tmp_path / 'bag'))
+    (event,) = of(events, 'camera', 'wrist')
+    np.testing.assert_array_equal(to_rgb(event.payload), picture)
 
 
 def test_a_trajectory_that_is_ragged(tmp_path):

@@ -1,4 +1,5 @@
 """What is whole of a storage file that has no end: the recorder was killed, or the copy broke off.
+MCAP files without chunks, of rosbag2's fastwrite profile, are read so, too.
 
 Messages come in the order of the file; in an MCAP chunk, in the order of time.
 """
@@ -23,6 +24,7 @@ Message = tuple[Channel, int, bytes]
 
 MAGIC = b'\x89MCAP0\r\n'
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
+_LARGEST = 1 << 28
 
 
 class BrokenMcap:
@@ -36,6 +38,8 @@ class BrokenMcap:
         self._path = path
         self._schemas: dict[int, tuple[str, str, str]] = {}
         self.channels: dict[int, Channel] = {}
+        self.ended = False
+        """Whether the file has an end, and only lacks an index."""
         self.lost_bytes = 0
         with path.open('rb') as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -50,6 +54,7 @@ class BrokenMcap:
             whole = file.tell()
             for code, data, is_whole in _records(file):
                 if code == _DATA_END:
+                    self.ended = True
                     return
                 try:
                     if code == _CHUNK:
@@ -103,6 +108,7 @@ class BrokenSqlite:
         self._path = path
         self.channels: dict[int, Channel] = {}
         self.counts: Counter[int] = Counter()
+        self.ended = False
         self.lost_bytes = missing_bytes(path)
         self._database = sqlite3.connect(f'file:{path}?mode=ro&immutable=1', uri=True)
         try:
@@ -161,7 +167,10 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, bytes, bool]]:
     """(opcode, content, whether it is whole); the last one may be cut."""
     while len(head := file.read(9)) == 9:
         code, size = struct.unpack('<BQ', head)
-        data = file.read(min(size, 1 << 31))
+        if size > _LARGEST:  # no record, but what stands where one should
+            yield code, b'', False
+            return
+        data = file.read(size)
         yield code, data, len(data) == size
 
 

@@ -84,7 +84,11 @@ def _open_plain(path: Path, shown: Path) -> Iterator[StorageFile]:
         yield _Salvaged(shown, broken)
         return
     try:
-        yield _Whole(shown, reader)
+        if reader.message_count and not getattr(reader.storage, 'chunks', True):
+            # Without chunks rosbags wants every message in the order of time; recorders do not.
+            yield _Salvaged(shown, BrokenMcap(path))
+        else:
+            yield _Whole(shown, reader)
     finally:
         reader.close()
 
@@ -122,6 +126,8 @@ class _Salvaged(StorageFile):
         for channel, time_ns, raw in self._broken.messages():
             if wanted(channel):
                 yield channel, time_ns, _plain(raw)
+        if self._broken.ended:
+            return
         self.note = (
             f'{self.path} has no end: the recorder was stopped hard, or the copy broke off. What '
             f'is whole was read; {self._broken.lost_bytes} bytes behind it are lost.'
