@@ -96,19 +96,19 @@ def test_a_full_disk_is_said_and_the_bag_is_whole(tmp_path, pattern):
     assert bag.notes() == []
 
 
-def test_only_the_topics_of_a_list_for_a_while(tmp_path, pattern):
+def test_only_the_topics_of_a_list_until_ctrl_c(tmp_path, pattern):
     (tmp_path / 'list.yaml').write_text(f'[{JOINTS}]')
-    process = recorder(
-        tmp_path / 'bag', '--topics', str(tmp_path / 'list.yaml'), '--duration', '2'
-    )
+    process = recorder(tmp_path / 'bag', '--topics', str(tmp_path / 'list.yaml'))
+    wait_for_bytes(tmp_path / 'bag', 3000)
+    process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 0, said
     with Reader(tmp_path / 'bag') as reader:
         assert {c.topic for c in reader.connections} == {f'/{JOINTS}'}
-        assert reader.message_count > 20
+        assert reader.message_count > 10
 
 
-def test_nothing_to_record(tmp_path, capsys):
+def test_nothing_to_record_for_a_while(tmp_path):
     (tmp_path / 'list.yaml').write_text('[never_published]')
     process = recorder(
         tmp_path / 'bag', '--topics', str(tmp_path / 'list.yaml'), '--duration', '1'
