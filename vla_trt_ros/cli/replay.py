@@ -156,7 +156,7 @@ def _watch(setting: Setting, bag: BagReader) -> Watch:
 
 
 def _node_runner() -> NodeRunner:
-    from vla_trt_ros.nodes.bag_player import run_part_through_node
+    from vla_trt_ros.nodes.replay_part import run_part_through_node
 
     return run_part_through_node
 

@@ -10,85 +10,39 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
-from vla_trt_ros.bags.reader import BagReader
 from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.camera.latest import LatestFrames
-from vla_trt_ros.config import RobotConfig, load_policy
-from vla_trt_ros.datatypes import CameraFrame, ChunkTiming, Counters
-from vla_trt_ros.errors import BackendError, BadInput, ConfigError
+from vla_trt_ros.config import RobotConfig
+from vla_trt_ros.datatypes import CameraFrame, ChunkTiming, Counters, State
+from vla_trt_ros.errors import BackendError, BadInput
 from vla_trt_ros.messages import chunk_from_msg, stamp_ns
-from vla_trt_ros.msg import ActionChunk, PolicyTiming
-from vla_trt_ros.nodes.publish import COMMAND_QOS, EVENT_QOS, TELEMETRY_QOS, time_msg
+from vla_trt_ros.msg import ActionChunk, PolicyStatus, PolicyTiming
+from vla_trt_ros.nodes.publish import (
+    COMMAND_QOS,
+    EVENT_QOS,
+    LATCHED_QOS,
+    TELEMETRY_QOS,
+    time_msg,
+)
 from vla_trt_ros.nodes.replay_messages import image_msg, joints_msg, timing_from_msg
-from vla_trt_ros.nodes.replay_node import PolicyProcess, own_topics, policy_process
+from vla_trt_ros.nodes.replay_node import PolicyProcess, own_topics
 from vla_trt_ros.pipeline import TickResult
-from vla_trt_ros.policies.pi05.engines import read_config
 from vla_trt_ros.replay.drive import Event, Tick
-from vla_trt_ros.replay.run import Watch, judge_ticks
-from vla_trt_ros.replay.session import Request
-from vla_trt_ros.replay.settings import Setting
 
 _START = 60.0  # seconds for the node to load its engines and be found
-_ANSWER = 10.0  # seconds for a chunk, on the fast clock
-_SETTLE = 0.004  # seconds for joint states to arrive before the picture that they are of
+_ANSWER = 10.0  # seconds for a chunk or a prompt, on the fast clock
 _CLOCK = 0.005  # seconds between two ticks of the clock
-
-
-def run_part_through_node(
-    bag: BagReader,
-    request: Request,
-    setting: Setting,
-    folder: Path,
-    conditions: dict[str, Any],
-    *,
-    watch: Watch,
-) -> None:
-    """`replay.run.run_part` through a policy node in a process of its own."""
-    policy = replace(
-        load_policy(request.policy), num_steps=setting.num_steps, seed=conditions['seed']
-    )
-    config = read_config(setting.bundle)
-    prompt = request.manner.prompt or policy.prompt
-    path = setting.bundle.path
-    with (
-        policy_process(request.robot, setting.platform, policy, path, prompt) as node,
-        Player(
-            request.robot,
-            setting.bundle,
-            node,
-            views=config.views,
-            paced=request.clock == 'real',
-            follow_prompts=not request.manner.prompt,
-        ) as player,
-    ):
-        found = judge_ticks(
-            bag,
-            player.run,
-            request.robot,
-            config.horizon,
-            request.manner,
-            folder,
-            conditions,
-            lambda: dict(player.counts.counts),
-            watch=watch,
-        )
-    if not found:
-        raise ConfigError(
-            f'{bag.paths[0]}: the node made no chunk of {player.counts["pairs"]} frame pairs; '
-            'replay without --through-node says why.'
-        )
 
 
 class Player:
@@ -119,7 +73,8 @@ class Player:
         self._timings: dict[int, ChunkTiming] = {}
         self._published: dict[int, int] = {}
         self._newest: ChunkTiming | None = None
-        self._prompt = ''
+        self._active = False
+        self._prompt = self._told = ''
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node(
@@ -155,7 +110,7 @@ class Player:
                 self._tell_time(event.time_ns)
             expected = self._send(event)
             if expected and not self._paced:
-                self._wait_for_chunk()
+                self._wait_for(lambda: self._chunks and self._chunks[-1][0] in self._timings)
             last = event
             yield event, self._next_tick()
         if last is not None:
@@ -180,18 +135,23 @@ class Player:
             )
             for view in self._views
         }
+        self._ask = self._node.create_client(GetParameters, 'policy/get_parameters')
         hear(ActionChunk, 'action_chunk', self._on_chunk, COMMAND_QOS)
         hear(PolicyTiming, 'policy/timing', self._on_timing, TELEMETRY_QOS)
+        hear(PolicyStatus, 'policy/status', self._on_status, LATCHED_QOS)
 
     def _wait_for_node(self) -> None:
         listened = (self._clock, self._joints, self._prompts, *self._images.values())
         end = time.monotonic() + _START
-        while not all(p.get_subscription_count() for p in listened):
+        while not (
+            self._active
+            and all(p.get_subscription_count() for p in listened)
+            and self._ask.service_is_ready()
+        ):
             self._process.check()
             if time.monotonic() > end:
-                raise BackendError(f'the policy node was not found within {_START:.0f} s.')
+                raise BackendError(f'the policy node did not start within {_START:.0f} s.')
             time.sleep(0.05)
-        time.sleep(0.5)  # it starts to listen behind its subscriptions
 
     def _send(self, event: Event) -> bool:
         """Publish; True where a chunk of it must come."""
@@ -203,11 +163,13 @@ class Player:
         if event.kind == 'joints':
             self._joints.publish(joints_msg(payload))
             self._joints_seen |= self._state_names <= set(payload.names)
-            time.sleep(0.0 if self._paced else _SETTLE)
+            if not self._paced:
+                self._settle()
         elif event.kind == 'prompt' and self._follow and payload != self._prompt:
             self._prompt = payload
             self._prompts.publish(String(data=payload))
-            time.sleep(0.0 if self._paced else 10 * _SETTLE)
+            if not self._paced:
+                self._wait_for(lambda: self._told == payload)
         elif event.kind == 'camera' and event.name in self._views:
             self._images[event.name].publish(image_msg(payload))
             self._sent.append((event.name, payload))
@@ -216,6 +178,13 @@ class Player:
                 self.counts.add('pairs')
                 return self._joints_seen and self._mirror.freshness(event.time_ns).ok
         return False
+
+    def _settle(self) -> None:
+        """Until the node has taken what was sent: it answers behind that. Its executor takes one
+        message of each topic at a time, so that a picture could overtake queued joint states.
+        """
+        future = self._ask.call_async(GetParameters.Request())
+        self._wait_for(future.done)
 
     def _wait_until(self, begin: float, first_ns: int, time_ns: int) -> None:
         """Until as much time has passed as when it was recorded; the clock goes on meanwhile."""
@@ -239,9 +208,13 @@ class Player:
         self._published[int(msg.chunk_id)] = stamp_ns(msg.header.stamp)
         self._timings[int(msg.chunk_id)] = timing_from_msg(msg)
 
-    def _wait_for_chunk(self) -> None:
+    def _on_status(self, msg: PolicyStatus) -> None:
+        self._active = msg.state not in (State.UNKNOWN, State.INACTIVE)
+        self._told = msg.prompt
+
+    def _wait_for(self, answer: Callable[[], object]) -> None:
         end = time.monotonic() + _ANSWER
-        while not (self._chunks and self._chunks[-1][0] in self._timings):
+        while not answer():
             if time.monotonic() > end:
                 self._process.check()
                 self.counts.add('unanswered')

@@ -57,7 +57,7 @@ class Request:
 
 
 class NodeRunner(Protocol):
-    """Runs a part through a policy node of its own; nodes/bag_player.py has it."""
+    """Runs a part through a policy node of its own; nodes/replay_part.py has it."""
 
     def __call__(
         self,
