@@ -1,8 +1,10 @@
 """vla-trt replay, whole: bags of 24 frame pairs through nano."""
 
+import argparse
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from bag_files import (
     COMMAND,
     IMAGE,
     JOINTS,
+    ROBOT,
     STATES,
     STEP_NS,
     TEXT,
@@ -29,10 +32,14 @@ from bag_files import (
     storage_file,
 )
 
+from vla_trt_ros.cli import replay as cli
 from vla_trt_ros.cli.main import main
 from vla_trt_ros.config import share_dir
 from vla_trt_ros.datatypes import NS
 from vla_trt_ros.replay import session
+from vla_trt_ros.replay.columns import columns
+from vla_trt_ros.replay.gates import check_gates, parse_gate
+from vla_trt_ros.replay.summary import metric_names
 
 PAIRS = 24
 
@@ -244,6 +251,35 @@ def test_real_clock_drops_what_comes_too_fast(bag, tmp_path, capsys):
     assert setting['metrics']['num_frames_sent'] == 2 * PAIRS
     used = 2 * setting['counts']['ticks']
     assert setting['metrics']['num_missed_frames'] == 2 * PAIRS - used > PAIRS
+
+
+def lines_of(page):
+    """The words of each `vla-trt replay` line of a page."""
+    text = (share_dir() / 'docs' / page).read_text(encoding='utf-8')
+    found = re.findall(r'^vla-trt replay (.*?)(?: +#.*| \|\| .*)?$', text, re.MULTILINE)
+    return [shlex.split(line) for line in found]
+
+
+def test_pages_tell_options_and_metrics_that_exist():
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    lines = [*lines_of('replay.md'), *lines_of('howto/judge-a-bag.md')]
+    assert len(lines) >= 8
+    known = metric_names(columns(ROBOT, 10), real=True)
+    for words in lines:
+        args = parser.parse_args(words)
+        check_gates([parse_gate(text) for text in args.gate], known)
+    text = (share_dir() / 'docs' / 'replay.md').read_text(encoding='utf-8')
+    options = {o for a in parser._actions for o in a.option_strings if o not in ('-h', '--help')}
+    assert {o for o in options if f'`{o}' not in text} == set()
+    plain = {n for n in known if '.' not in n}
+    spelt = {n for n in plain if f'`{n}`' in text}
+    assert plain - spelt <= {
+        *(f'mse_{h}' for h in ('h5', 'h10', 'all')),
+        *(f'{n}_p{q}_ms' for n in ('inference', 'latency') for q in (95, 99)),
+        'image_age_ms',
+        'state_age_ms',
+    }
 
 
 # Bad input -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from vla_trt_ros.replay.run import Manner, Watch, choose_source, run_part
 from vla_trt_ros.replay.settings import Setting, all_settings, reference_of
 from vla_trt_ros.replay.summary import metric_names, summarise
 
-_COMPARED = ('mae_h1', 'mae_all', 'mse_all', 'gripper_agreement', 'seam', 'jerk', 'inference_ms')
+_COMPARED = ('mae_h1', 'mae_all', 'mse_all', 'gripper_agreement', 'seam', 'jerk')
 
 
 @dataclass(frozen=True, slots=True)
