@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS distribution")
+pytest.importorskip('rosbags', reason="pip install 'vla_trt_ros[bags]'")
 
 from bag_files import (
     BASE,

@@ -68,7 +68,7 @@ class Player:
         cameras = {view: robot.cameras[view] for view in views}
         self._mirror = LatestFrames(cameras, robot.max_camera_skew_ms)
         self._joints_seen = False
-        self._sent: deque[tuple[str, CameraFrame]] = deque(maxlen=64 * len(views))
+        self._sent: deque[tuple[str, CameraFrame]] = deque(maxlen=32 * len(views))
         self._chunks: deque[tuple[int, Any]] = deque()
         self._timings: dict[int, ChunkTiming] = {}
         self._published: dict[int, int] = {}
@@ -222,7 +222,13 @@ class Player:
             time.sleep(0.0005)
 
     def _next_tick(self) -> Tick | None:
-        if not self._chunks or self._chunks[0][0] not in self._timings:
+        newest = max(self._timings, default=-1)
+        while self._chunks and self._chunks[0][0] not in self._timings:
+            if self._chunks[0][0] > newest:
+                return None
+            self._chunks.popleft()  # its timing was lost: it is best effort
+            self.counts.add('timing_lost')
+        if not self._chunks:
             return None
         number, chunk = self._chunks.popleft()
         timing = self._timings.pop(number)

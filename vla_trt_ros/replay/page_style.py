@@ -34,7 +34,7 @@ STYLE = (
     '.ink-box{background:var(--ink)}'
     'svg{display:block;max-width:100%;height:auto}svg text{font-size:10px;fill:var(--quiet)}'
     'polyline{fill:none;stroke-width:1.3;stroke-linejoin:round}.ink{stroke:var(--ink)}'
-    '.grid{stroke:var(--grid)}.zero{stroke:var(--quiet)}.wide-line,.wide.s0{stroke-width:3}'
+    '.grid{stroke:var(--grid)}.zero{stroke:var(--quiet)}line.wide{stroke-width:3}'
     '.mark{stroke:var(--quiet);stroke-dasharray:4 3}.dot{fill:var(--ink)}'
     '.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:24px 28px}'
     'figure{margin:0}.pictures{display:flex;gap:6px}'
