@@ -71,7 +71,10 @@ def main() -> None:
             'setting': c['setting'],
             'reference': c['reference'],
             **{
-                d['metric']: {k: d[k] for k in ('mean', 'low', 'high', 'frames', 'blocks')}
+                d['metric']: {
+                    **{k: float(f'{d[k]:.4g}') for k in ('mean', 'low', 'high')},
+                    **{k: d[k] for k in ('frames', 'blocks')},
+                }
                 for d in c['differences']
                 if d['metric'] in ('mae_h1', 'mae_all', 'gripper_agreement', 'seam')
             },
@@ -123,7 +126,8 @@ def _with_intervals(setting: dict[str, Any]) -> dict[str, Any]:
 def _metrics(setting: dict[str, Any]) -> dict[str, float]:
     metrics = setting['metrics']
     chosen = {k: v for k, v in metrics.items() if k in KEPT or k.startswith('mae_all.')}
-    return {name: float(f'{value:.5g}') for name, value in chosen.items()}
+    rounded = {name: float(f'{value:.5g}') for name, value in chosen.items()}
+    return {**rounded, 'frames': int(metrics['frames'])}
 
 
 if __name__ == '__main__':
