@@ -12,7 +12,7 @@ WORKSHOP := $(VENV)/.workshop
 BINDINGS := $(VENV)/trt-bindings
 BINDINGS_VERSIONS := 10.13.3.9 10.16.1.11 11.4.0.106
 WORKSHOP_EXTRAS := export frames tensorrt test-export trt-build
-EXTRAS ?= ros,sim,dev
+EXTRAS ?= ros,sim,bags,dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests and demo move robots: they get a DDS domain of their own and stay on this machine.

@@ -20,6 +20,7 @@ FLOORS = {
     'strict_yaml': 1,
     'tables': 1,
     'freshness': 1,
+    'pacing': 1,
     'config': 2,
     'bundle': 3,
     'joints': 3,
@@ -33,15 +34,18 @@ FLOORS = {
     'actions': 6,
     'pipeline': 7,
     'planning': 7,
+    'bags': 7,
     'loading': 8,
     'sim': 8,
     'viz': 8,
     'evaluation': 9,
     'bringup': 9,
+    'conversion': 11,
     'msg': 0,
     'srv': 0,
-    'nodes': 10,
-    'cli': 11,
+    'replay': 10,
+    'nodes': 11,
+    'cli': 12,
     'export': 9,
 }
 # Where a library may be imported, wherever in the file the import stands.
@@ -65,6 +69,8 @@ ROOMS = {
     'robosuite': ('sim/',),
     'matplotlib': ('viz/',),
     'pyarrow': ('sim/dataset/',),
+    'rosbags': ('bags/',),
+    'lerobot': ('export/', 'conversion/'),
 }
 GENERATED = ('msg', 'srv')
 

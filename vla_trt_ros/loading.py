@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vla_trt_ros.bundle import open_bundle
-from vla_trt_ros.config import PlatformConfig, find_file, load_platform, load_policy, load_robot
+from vla_trt_ros.config import (
+    PlatformConfig,
+    RobotConfig,
+    find_file,
+    load_platform,
+    load_policy,
+    load_robot,
+)
 from vla_trt_ros.pipeline import Pipeline
 from vla_trt_ros.policies.registry import load_policy_from
 
 
 def load_pipeline(
     *,
-    robot: str,
+    robot: str | RobotConfig,
     platform: str | PlatformConfig = 'cpu',
     policy: str = 'pi05',
     bundle: str = '',
@@ -27,7 +34,7 @@ def load_pipeline(
     VlaError before the first engine is loaded.
     """
     platform_config = load_platform(platform) if isinstance(platform, str) else platform
-    robot_config = load_robot(robot)
+    robot_config = load_robot(robot) if isinstance(robot, str) else robot
     settings = load_policy(policy)
     if num_steps is not None:
         settings = replace(settings, num_steps=num_steps)

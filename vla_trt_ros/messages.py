@@ -12,12 +12,15 @@ import numpy as np
 
 from vla_trt_ros.camera.decode import check_rows
 from vla_trt_ros.camera.encodings import COMPRESSED
+from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.datatypes import (
     NS,
     ActionChunk,
     ActionSpace,
     CameraFrame,
     ChunkFlag,
+    Command,
+    CommandKind,
     JointSample,
     Uint8Array,
 )
@@ -140,6 +143,51 @@ def chunk_from_msg(msg: Any) -> ActionChunk:
         run_id=bytes(bytearray(msg.run_id.uuid)),
         flags=ChunkFlag(msg.flags),
         clamped=int(msg.clamped),
+    )
+
+
+def command_from_trajectory(msg: Any, receive_ns: int) -> Command:
+    """trajectory_msgs/JointTrajectory to Command. A stamp of 0 means on arrival. BadAction where
+    it has no points, or points with another number of positions than joints.
+    """
+    names = tuple(msg.joint_names)
+    if not len(msg.points):
+        raise BadAction('trajectory is empty: it has no points.')
+    for k, point in enumerate(msg.points):
+        if len(point.positions) != len(names):
+            raise BadAction(
+                f'point {k} has {len(point.positions)} positions for {len(names)} joints.'
+            )
+    positions = np.array([p.positions for p in msg.points], np.float64)
+    moving = all(len(p.velocities) == len(names) for p in msg.points)
+    velocities = np.array([p.velocities for p in msg.points], np.float64) if moving else None
+    return Command(
+        kind=CommandKind.TRAJECTORY,
+        stamp_ns=stamp_ns(msg.header.stamp) or receive_ns,
+        names=names,
+        positions=positions,
+        velocities=np.zeros_like(positions) if velocities is None else velocities,
+        times=np.array([stamp_ns(p.time_from_start) / NS for p in msg.points], np.float64),
+    )
+
+
+def command_from_positions(msg: Any, receive_ns: int, robot: RobotConfig) -> Command:
+    """std_msgs/Float64MultiArray to Command: one row in the order of ``robot``, which is to be
+    reached a control step after it came. BadAction for another number of values.
+    """
+    row = np.asarray(msg.data, np.float64)
+    if row.shape != (len(robot.joints),):
+        raise BadAction(
+            f'command has {row.size} values for {len(robot.joints)} joints '
+            f'({", ".join(robot.joint_names)}).'
+        )
+    return Command(
+        kind=CommandKind.POSITION,
+        stamp_ns=receive_ns,
+        names=robot.joint_names,
+        positions=row[None],
+        velocities=np.zeros((1, row.size)),
+        times=np.array([robot.step_ns / NS]),
     )
 
 

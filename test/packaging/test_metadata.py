@@ -94,6 +94,8 @@ def test_ros_packages_that_nodes_import_are_declared():
     [
         (('actions', 'camera', 'policies', 'preprocess', '.'), ()),
         (('sim', 'viz'), ('sim', 'libero')),
+        (('bags',), ('bags',)),
+        (('conversion',), ('bags', 'frames')),
         (('export',), ('export', 'frames')),
         (('policies/pi05/cuda',), ('cuda-graph',)),
     ],

@@ -14,6 +14,10 @@ VERBS = {
     'doctor': 'what this machine has and lacks, and the line that mends it',
     'bench': 'time a bundle on this machine, stage by stage',
     'sim': 'the simulator without ROS: success of a policy (eval)',
+    'replay': 'judge a policy by recorded bags: errors, timing, a report (needs the bags extra)',
+    'record': 'the topics of a robot into a bag, where ros2 bag is missing',
+    'stats': "normalisation statistics of bags, as openpi's norm_stats.json",
+    'convert': 'between bags and LeRobot data sets',
     'show': 'what a bundle holds, every hash checked',
     'plan': 'memory and time of a network on paper, stage by stage',
     'parity': 'each precision of a bundle against float32 (workshop: needs the export extra)',
@@ -23,6 +27,7 @@ VERBS = {
 _EXTRAS = {
     **dict.fromkeys(('rclpy', 'sensor_msgs', 'diagnostic_msgs', 'vla_trt_ros.msg'), 'ros'),
     **dict.fromkeys(('metaworld', 'mujoco', 'av', 'matplotlib', 'pyarrow'), 'sim'),
+    'rosbags': 'bags',
     **dict.fromkeys(('torch', 'onnx', 'ml_dtypes'), 'export'),
 }
 _EXAMPLES = """examples:

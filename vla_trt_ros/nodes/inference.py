@@ -12,18 +12,13 @@ from collections import deque
 from collections.abc import Callable
 
 from vla_trt_ros.datatypes import Reason
-from vla_trt_ros.errors import BadAction, BadImage, BadPrompt, BadState, VlaError
-from vla_trt_ros.freshness import Freshness
+from vla_trt_ros.errors import VlaError
+from vla_trt_ros.freshness import Freshness, reason_of
+from vla_trt_ros.pacing import Pace
 from vla_trt_ros.pipeline import Pipeline, TickResult
 
 _WAIT = 0.1  # seconds until a silent camera is looked at again
 _RATE_WINDOW = 2.0  # seconds
-_REASONS = (
-    (BadImage, Reason.BAD_IMAGE),
-    (BadState, Reason.BAD_STATE),
-    (BadPrompt, Reason.BAD_PROMPT),
-    (BadAction, Reason.BAD_ACTION),
-)
 
 
 class InferenceThread:
@@ -73,14 +68,11 @@ class InferenceThread:
             self._thread = None
 
     def _run(self) -> None:
-        period = 1.0 / self._pipeline.settings.max_rate
-        due = time.monotonic()
+        pace = Pace(self._pipeline.settings.max_rate, time.monotonic())
         while not self._stop.is_set():
             if self._pipeline.frames.wait_new(_WAIT) and not self._stop.is_set():
                 self._tick()
-                # One tick may be saved up, so that cameras at max_rate with jitter lose no pair.
-                due = max(due, time.monotonic() - period) + period
-                self._stop.wait(due - period - time.monotonic())
+                self._stop.wait(pace.after_tick(time.monotonic()))
             else:
                 self._become(self._pipeline.readiness(self._now_ns()))
 
@@ -95,8 +87,7 @@ class InferenceThread:
             result = self._pipeline.tick(now_ns)
         except VlaError as error:
             self.failures += 1
-            reason = next((r for kind, r in _REASONS if isinstance(error, kind)), None)
-            self._become(Freshness(reason or Reason.POLICY_ERROR, str(error)))
+            self._become(Freshness(reason_of(error), str(error)))
         except Exception as error:
             # An engine can fail in ways we cannot list. The arm holds, since no chunk comes; the
             # node lives on to say so.

@@ -1,0 +1,1 @@
+"""Recorded bags: read into what the nodes see, recorded where ``ros2 bag`` is missing."""

@@ -1,0 +1,1 @@
+"""What would the policy have done there: recorded bags, judged."""
