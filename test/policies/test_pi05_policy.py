@@ -18,7 +18,6 @@ from vla_trt_ros.errors import (
     BundleError,
     ConfigError,
 )
-from vla_trt_ros.policies.pi05.inputs import scale_planes
 from vla_trt_ros.policies.pi05.spec import NANO
 from vla_trt_ros.policies.registry import load_policy_from
 
@@ -250,15 +249,6 @@ def test_attributes(policy):
     assert policy.num_steps_available == (1, 2, 3, 5, 10)
     assert policy.prompt_buckets == NANO.prompt_buckets
     assert policy.runtimes['denoise'] == 'onnxruntime fp32'
-
-
-def test_pixels_are_scaled_to_plus_and_minus_one():
-    image = np.zeros((2, 2, 3), np.uint8)
-    image[0, 1] = 255, 51, 204
-    planes = np.full((3, 2, 2), 9.0, np.float32)
-    scale_planes(image, planes)
-    np.testing.assert_allclose(planes[:, 0, 1], [1.0, -0.6, 0.6], atol=1e-6)
-    assert (planes[:, 1] == -1.0).all()
 
 
 def test_null_backend_runs_the_whole_way(nano):

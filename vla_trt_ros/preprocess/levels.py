@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_trt_ros.datatypes import Float32Array
+from vla_trt_ros.datatypes import Float32Array, Uint8Array
 from vla_trt_ros.errors import ConfigError
 
 # 0..255 -> -1..1, looked up instead of computed; 0, the pad, becomes -1.
@@ -28,3 +29,9 @@ def level_words(dtype: str) -> Words:
         bits = SCALE.view(np.uint32)
         return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
     raise ConfigError(f'pixels of {dtype!r}: choose float32, float16 or bfloat16.')
+
+
+def scale_planes(image: Uint8Array, planes: Float32Array) -> None:
+    """uint8 [S, S, 3] -> float32 ``planes`` [3, S, S] in [-1, 1], each plane contiguous."""
+    for channel, plane in zip(cv2.split(image), planes, strict=True):
+        cv2.LUT(channel, SCALE, plane)

@@ -8,8 +8,8 @@ import numpy as np
 
 from vla_trt_ros.backends.base import Array
 from vla_trt_ros.camera.decode import to_rgb
-from vla_trt_ros.datatypes import CameraFrame, Float32Array, Uint8Array
-from vla_trt_ros.preprocess.levels import SCALE
+from vla_trt_ros.datatypes import CameraFrame, Float32Array
+from vla_trt_ros.preprocess.levels import scale_planes
 from vla_trt_ros.preprocess.resize import resize_with_pad
 from vla_trt_ros.preprocess.tokenize import Prompt
 
@@ -54,10 +54,3 @@ def write_prompt(prompt: Prompt, there: Sequence[bool], tokens: Array, mask: Arr
     mask[:images].reshape(len(there), -1)[:] = np.asarray(there)[:, None]
     mask[images : images + count] = True
     mask[images + count :] = False
-
-
-def scale_planes(image: Uint8Array, planes: Float32Array) -> None:
-    """uint8 [S, S, 3] -> float32 ``planes`` [3, S, S] in [-1, 1]."""
-    for channel, plane in enumerate(planes):
-        # With mode='raise' NumPy would fill a temporary and copy it; every uint8 is in range.
-        np.take(SCALE, image[:, :, channel], out=plane, mode='clip')
