@@ -16,6 +16,9 @@ from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.strict_yaml import load_yaml
 
 STAGES = ('vision', 'prefix', 'denoise')
+"""Of a policy."""
+PERCEPTION_STAGES = ('detect', 'classify')
+"""Of a detector and of a classifier."""
 NUM_STEPS = (1, 2, 3, 5, 10)
 """Step counts that a bundle may carry: those of the published Pi0.5 latency tables."""
 
@@ -65,6 +68,8 @@ class PlatformConfig:
     vision: StageChoice
     prefix: StageChoice
     denoise: StageChoice
+    perception: StageChoice = field(default_factory=lambda: StageChoice('onnxruntime', 'fp32'))
+    """Detectors and classifiers."""
     threads: int = 0
     """Threads of a CPU engine; 0 = all cores but one, which the camera path needs."""
 
@@ -72,7 +77,7 @@ class PlatformConfig:
         precisions_of(self.target)
         if self.threads < 0:
             raise ConfigError(f'threads {self.threads} is negative; use 0 for automatic.')
-        for stage in STAGES:
+        for stage in (*STAGES, 'perception'):
             choice = self.stage(stage)
             if choice.precision not in _GPU_PRECISIONS[self.target]:
                 able = ', '.join(_GPU_PRECISIONS[self.target])
@@ -85,7 +90,10 @@ class PlatformConfig:
                 )
 
     def stage(self, name: str) -> StageChoice:
-        """The choice for stage 'vision', 'prefix' or 'denoise'."""
+        """The choice for stage 'vision', 'prefix' or 'denoise', or for 'detect' and 'classify',
+        which are both ``perception``.
+        """
+        name = 'perception' if name in PERCEPTION_STAGES else name
         choice: StageChoice = getattr(self, name)
         return choice
 
