@@ -65,7 +65,7 @@ clean:  ## what builds, tests and demos leave; .venv stays
 # ------------------------------------------------------------------------------------------------
 
 $(INSTALLED): pyproject.toml setup.py CMakeLists.txt package.xml constraints.txt \
-              $(wildcard msg/*.msg srv/*.srv scripts/*)
+              $(wildcard msg/*.msg srv/*.srv interfaces/*/msg/*.msg scripts/*)
 	@$(MAKE) --no-print-directory system-packages
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
 	  "Python %d.%d will not do: choose one of 3.11 to 3.13 by PYTHON=..." % v)'

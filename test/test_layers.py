@@ -48,6 +48,7 @@ FLOORS = {
 ROOMS = {
     'rclpy': ('nodes/',),
     'sensor_msgs': ('nodes/',),
+    'vision_msgs': ('nodes/',),
     'torch': ('export/', 'cli/export.py', 'backends/cuda_graph.py', 'policies/pi05/cuda/'),
     'triton': ('policies/pi05/cuda/',),
     'tensorrt': ('backends/trt_module.py',),
