@@ -9,8 +9,8 @@ VIEWS = ('base', 'wrist')
 
 
 def test_rates_in_words():
-    assert turns_of('5', VIEWS) == {'base': Turn(hz=5.0), 'wrist': Turn(hz=5.0)}
-    assert turns_of('/2', VIEWS) == {'base': Turn(every=2), 'wrist': Turn(every=2)}
+    assert turns_of('all=5', VIEWS) == {'base': Turn(hz=5.0), 'wrist': Turn(hz=5.0)}
+    assert turns_of('all=/2,base=1', VIEWS) == {'base': Turn(hz=1.0), 'wrist': Turn(every=2)}
     assert turns_of(' base=2.5, wrist=/3', VIEWS) == {
         'base': Turn(hz=2.5),
         'wrist': Turn(every=3),
@@ -21,12 +21,13 @@ def test_rates_in_words():
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('top=5', "no camera 'top'; there are base, wrist"),
+        ('top=5', "no camera 'top'; there are base, wrist, or all"),
         ('base=0', "rate '0' is neither"),
         ('base=fast', "rate 'fast' is neither"),
-        ('/0', "rate '/0' is neither"),
+        ('all=/0', "rate '/0' is neither"),
         ('base=-3', "rate '-3' is neither"),
-        ('nan', "rate 'nan' is neither"),
+        ('all=nan', "rate 'nan' is neither"),
+        ('5', "no camera '5'"),
         ('', 'rates is empty'),
     ],
 )

@@ -90,21 +90,18 @@ def load_perception(
 
 
 def turns_of(text: str, views: Iterable[str]) -> dict[str, Turn]:
-    """``'5'``: every camera 5 times a second; ``'base=5,wrist=/3'``: base at 5 Hz, wrist on every
-    third frame, other cameras never. ConfigError for an unknown camera or another rate.
+    """``'all=5'``: every camera 5 times a second; ``'base=5,wrist=/3'``: base at 5 Hz, wrist on
+    every third frame, other cameras never. ConfigError for an unknown camera or another rate.
     """
     known = tuple(views)
-    parts = words(text)
-    if len(parts) == 1 and '=' not in parts[0]:
-        parts = [f'{view}={parts[0]}' for view in known]
     turns: dict[str, Turn] = {}
-    for part in parts:
+    for part in words(text):
         view, _, rate = part.partition('=')
-        if view not in known:
-            raise ConfigError(f'rates: no camera {view!r}; there are {", ".join(known)}.')
-        turns[view] = _turn(rate)
+        if view != 'all' and view not in known:
+            raise ConfigError(f'rates: no camera {view!r}; there are {", ".join(known)}, or all.')
+        turns.update(dict.fromkeys(known if view == 'all' else (view,), _turn(rate)))
     if not turns:
-        raise ConfigError('rates is empty: give 5 for all cameras, or base=5,wrist=/3.')
+        raise ConfigError('rates is empty: give all=5, or base=5,wrist=/3.')
     return turns
 
 
