@@ -140,6 +140,18 @@ class JointSample:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A label that a detector or classifier gives to a part of a picture; edges in its pixels."""
+
+    label: str
+    score: float
+    left: float
+    upper: float
+    right: float
+    lower: float
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything one inference sees.
 

@@ -184,14 +184,14 @@ class PerceptionNode(LifecycleNode):
         ]
 
     def _publish_labels(self) -> list:
-        """Latched: what a class_id can be, once for the boxes and once for each classifier."""
+        """Latched: what a class_id of detections can be, and what one of each classifier can."""
         threshold = self.params['score_threshold'] or min(
             d.config.score_threshold for d in self._perception.detectors
         )
-        rows = [('~/label_info', self._perception.labels, threshold)]
-        rows += [
-            (f'~/label_info/{_token(c.name)}', c.labels, 0.0) for c in self._perception.classifiers
-        ]
+        classifiers = self._perception.classifiers
+        every = (*self._perception.labels, *(label for c in classifiers for label in c.labels))
+        rows = [('~/label_info', tuple(dict.fromkeys(every)), threshold)]
+        rows += [(f'~/label_info/{_token(c.name)}', c.labels, 0.0) for c in classifiers]
         publishers = []
         for topic, labels, least in rows:
             publisher = self.create_publisher(LabelInfo, topic, LATCHED_QOS)
