@@ -221,6 +221,11 @@ class RobotConfig:
     the command gate refuses such chunks."""
     readings: tuple[ReadingConfig, ...] = ()
     """What the state of a policy is made of, in this order; empty: the joints."""
+    tip: tuple[str, ...] = ()
+    """Joints that are the x, y and z of the hand in ``frame``, where the robot has such: the path
+    that rviz draws. Empty: none is drawn."""
+    frame: str = 'base_link'
+    """Coordinates of ``tip``."""
     joint_states_topic: str = 'joint_states'
     max_camera_skew_ms: float = 60.0
     controller: ControllerConfig = field(default_factory=ControllerConfig)
@@ -235,6 +240,10 @@ class RobotConfig:
             raise ConfigError(f'joint {doubled[0]!r} is listed twice.')
         if self.action_space == 'raw' and not self.readings:
             raise ConfigError('raw inputs are never measured: list the readings of the state.')
+        if self.tip and (len(self.tip) != 3 or not set(self.tip) <= set(self.joint_names)):
+            raise ConfigError(
+                f'tip {", ".join(self.tip)} must be three of the joints: those of x, y and z.'
+            )
         if not self.cameras:
             raise ConfigError('cameras is empty; name at least one view.')
         if not 1.0 <= self.control_rate <= 1000.0:

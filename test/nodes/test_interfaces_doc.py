@@ -10,6 +10,7 @@ pytest.importorskip('vision_msgs', reason='needs vision_msgs: pip install . brin
 
 from vla_trt_ros.nodes import (
     command_node,
+    marker_node,
     pattern_node,
     perception_node,
     policy_node,
@@ -23,7 +24,7 @@ PAGE = Path(__file__).parents[2] / 'docs' / 'interfaces.md'
 
 
 @pytest.mark.parametrize(
-    'node', [policy_node, command_node, perception_node, sim_node, pattern_node]
+    'node', [policy_node, command_node, perception_node, marker_node, sim_node, pattern_node]
 )
 def test_parameters_on_the_page_are_those_declared(node):
     expected = table(node.PARAMS)

@@ -59,7 +59,7 @@ def draw_boxes(picture: Uint8Array, boxes: Iterable[Box]) -> Uint8Array:
         width, height = right - left + 4, lower - upper + 4
         # Above the box where there is room, inside it otherwise, and never outside the picture.
         x = max(0.0, min(box.left, page.width - width))
-        y = box.upper - height if box.upper >= height else box.upper
+        y = box.upper - height if box.upper >= height else max(0.0, box.upper)
         pen.rectangle((x, y, x + width, y + height), fill=colour)
         pen.text((x + 2 - left, y + 2 - upper), box.text, 'white', font)
     return np.asarray(page)
