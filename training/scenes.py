@@ -69,7 +69,7 @@ def scenes(count: int, first_seed: int, views: tuple[str, ...] = ()) -> Iterator
     """``count`` pictures from ``first_seed`` on, the same ones each time; ``views`` alone ('near',
     'wrist') as they stand, or (empty) all, with the near one moved about.
     """
-    from vla_trt_ros.sim.labelled import TASKS, LabelledCameras
+    from vla_trt_ros.sim.labelled import LABELS, TASKS, LabelledCameras
     from vla_trt_ros.sim.metaworld import MetaWorld
     from vla_trt_ros.sim.teacher import Teacher
     from vla_trt_ros.sim.views import BASE_VIEWS, WRIST_VIEW
@@ -101,6 +101,7 @@ def scenes(count: int, first_seed: int, views: tuple[str, ...] = ()) -> Iterator
                                 view,
                                 _opening(env, task),
                                 float(env.observe().positions[3]),
+                                LABELS,
                             )
                 env.apply(disturbance.alter(teacher.target(), env.observe().positions[:3]))
     for env in envs.values():

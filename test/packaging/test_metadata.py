@@ -92,9 +92,9 @@ def test_ros_packages_that_nodes_import_are_declared():
 @pytest.mark.parametrize(
     ('folders', 'extras'),
     [
-        (('actions', 'camera', 'policies', 'preprocess', '.'), ()),
+        (('actions', 'camera', 'perception', 'policies', 'preprocess', '.'), ()),
         (('sim', 'viz'), ('sim', 'libero')),
-        (('export',), ('export', 'frames')),
+        (('export',), ('export', 'frames', 'detectors')),
         (('policies/pi05/cuda',), ('cuda-graph',)),
     ],
 )

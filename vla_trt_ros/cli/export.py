@@ -1,11 +1,12 @@
 """Make a bundle: export a Pi0.5 network stage by stage to ONNX and pack it with its vocabulary,
-statistics and robot layout.
+statistics and robot layout; or a detector or classifier with its labels.
 
 The weights come from a checkpoint of openpi (PyTorch) or LeRobot, of training/train_nano.py, or
 from a seed. Needs the workshop's packages (pip install '.[export]'); the bundle runs without them.
 
   vla-trt export --checkpoint pi05_franka --robot franka --horizon 15 --out bundles/franka
   vla-trt export --random-weights 0 --out bundles/nano
+  vla-trt export --detector yolo26n.pt --precision int8 --calibrate pictures --out bundles/yolo
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
+from vla_trt_ros.cli import export_perception
 from vla_trt_ros.cli.progress import bar
 from vla_trt_ros.cli.words import step_counts
 from vla_trt_ros.config import Precision, load_robot
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SEED',
         help='no checkpoint: weights drawn from this seed',
     )
+    export_perception.add_arguments(parser, weights)
     parser.add_argument(
         '--out', type=Path, required=True, metavar='BUNDLE', help='folder; a bundle is replaced'
     )
@@ -119,6 +122,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
+    if args.detector or args.classifier:
+        return export_perception.run(args)
     size = args.size or _size_of(args.checkpoint)
     exported, quantized = _precisions(args, size)
     packages = ['torch', 'onnx', 'onnxscript', *(['safetensors'] if args.checkpoint else [])]

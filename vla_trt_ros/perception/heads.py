@@ -27,7 +27,7 @@ def final_boxes(
 ) -> Detections:
     """Of head ``boxes``, float32 [1, N, 6]."""
     rows = output[0]
-    rows = rows[(rows[:, 4] >= score_threshold) & np.isfinite(rows).all(axis=1)]
+    rows = rows[(rows[:, 4] > score_threshold) & np.isfinite(rows).all(axis=1)]
     labels = rows[:, 5].astype(np.int64)
     known = (labels >= 0) & (labels < len(config.labels))
     rows, labels = rows[known], labels[known]

@@ -34,17 +34,22 @@ class Letterbox:
         """Boxes [N, 4] (left, upper, right, lower) of the square in pixels of the picture, cut
         off at its edges. A new array.
         """
-        gain = min(self.side / self.height, self.side / self.width)
-        offset = np.array((self.left, self.top, self.left, self.top), np.float32)
-        found = (boxes - offset) / np.float32(gain)
-        limits = np.array((self.width, self.height, self.width, self.height), np.float32)
-        return np.asarray(np.clip(found, 0.0, limits), np.float32)
+        limits = np.array((self.width, self.height) * 2, np.float32)
+        return np.asarray(np.clip((boxes - self._offset) / self._gain, 0.0, limits), np.float32)
 
     def to_square(self, boxes: Float32Array) -> Float32Array:
         """The inverse of `to_picture` for boxes inside the picture. A new array."""
-        gain = min(self.side / self.height, self.side / self.width)
-        offset = np.array((self.left, self.top, self.left, self.top), np.float32)
-        return np.asarray(boxes * np.float32(gain) + offset, np.float32)
+        return np.asarray(boxes * self._gain + self._offset, np.float32)
+
+    @property
+    def _gain(self) -> Float32Array:
+        # Each side was rounded to whole pixels on its own.
+        gain = (self.new_width / self.width, self.new_height / self.height)
+        return np.array(gain * 2, np.float32)
+
+    @property
+    def _offset(self) -> Float32Array:
+        return np.array((self.left, self.top) * 2, np.float32)
 
 
 def letterbox(width: int, height: int, side: int) -> Letterbox:

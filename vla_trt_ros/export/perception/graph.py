@@ -44,13 +44,18 @@ def read_network(path: Path) -> NetworkFile:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's own exceptions differ by implementation
         raise BundleError(f'{path} cannot be read as ONNX ({error}); export it again.') from error
+    return read_model(model, str(path))
+
+
+def read_model(model: onnx.ModelProto, name: str) -> NetworkFile:
+    """As `read_network`, of a graph that is loaded already; ``name`` leads the messages."""
     graph = model.graph
     weights = {t.name for t in graph.initializer}
-    inputs = [_spec(v, path) for v in graph.input if v.name not in weights]
-    outputs = [_spec(v, path) for v in graph.output]
+    inputs = [_spec(v, name) for v in graph.input if v.name not in weights]
+    outputs = [_spec(v, name) for v in graph.output]
     if len(inputs) != 1 or len(outputs) != 1:
         raise BundleError(
-            f'{path} has {len(inputs)} inputs and {len(outputs)} outputs; a detector or '
+            f'{name} has {len(inputs)} inputs and {len(outputs)} outputs; a detector or '
             'classifier has one of each.'
         )
     (images,), (output,) = inputs, outputs
@@ -58,11 +63,11 @@ def read_network(path: Path) -> NetworkFile:
     square = len(shape) == 4 and shape[:2] == (1, 3) and shape[2] == shape[3]
     if not square or images.dtype != 'float32' or output.dtype != 'float32':
         raise BundleError(
-            f'{path} reads {images.dtype} {list(shape)} and writes {output.dtype} '
+            f'{name} reads {images.dtype} {list(shape)} and writes {output.dtype} '
             f'{list(output.shape)}; wanted is float32 [1, 3, side, side] to float32: export it '
             'in float32 for one square picture.'
         )
-    return NetworkFile(model, images, output, _labels(model, path))
+    return NetworkFile(model, images, output, _labels(model, name))
 
 
 def with_labels(model: onnx.ModelProto, labels: Sequence[str]) -> onnx.ModelProto:
@@ -90,7 +95,7 @@ def head_of(output: TensorSpec, labels: int) -> Head:
     )
 
 
-def _labels(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
+def _labels(model: onnx.ModelProto, name: str) -> tuple[str, ...]:
     for item in model.metadata_props:
         if item.key == 'names':
             try:
@@ -98,17 +103,17 @@ def _labels(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
                 return tuple(str(names[i]) for i in range(len(names)))
             except (ValueError, SyntaxError, KeyError, TypeError) as error:
                 raise BundleError(
-                    f'{path}: its labels {item.value[:60]!r} cannot be read ({error}); give '
+                    f'{name}: its labels {item.value[:60]!r} cannot be read ({error}); give '
                     '--labels.'
                 ) from error
     return ()
 
 
-def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+def _spec(value: onnx.ValueInfoProto, name: str) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(d.dim_value for d in tensor.shape.dim)
     if not shape or min(shape) < 1:
         raise BundleError(
-            f'{path}: {value.name} has a dynamic shape {list(shape)}; export it with fixed ones.'
+            f'{name}: {value.name} has a dynamic shape {list(shape)}; export it with fixed ones.'
         )
     return TensorSpec(value.name, shape, _DTYPES.get(tensor.elem_type, str(tensor.elem_type)))

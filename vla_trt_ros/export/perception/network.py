@@ -111,7 +111,7 @@ class FinalBoxes(nn.Module):
 class CropClassifier(nn.Module):
     """Crops float32 [B, 3, 64, 64], RGB, 0 to 1 -> logits [B, labels]."""
 
-    SIZE = 64
+    SIDE = 64
 
     def __init__(self, labels: int) -> None:
         super().__init__()
