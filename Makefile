@@ -30,8 +30,8 @@ install: $(INSTALLED)  ## everything that the demo and the tests need, into .ven
 
 workshop: $(INSTALLED) $(WORKSHOP)  ## PyTorch, ONNX and TensorRT-RTX too: to export and build engines
 
-demo: $(INSTALLED)  ## the arm does seven tasks as it is told, in simulation: a minute or so
-	$(ISOLATED) $(BIN)/vla-trt demo
+demo: $(INSTALLED)  ## the arm does seven tasks as it is told, in simulation; detector=sim draws boxes too
+	$(ISOLATED) $(BIN)/vla-trt demo $(if $(detector),detectors:=$(detector))
 
 test: $(INSTALLED) $(WORKSHOP)  ## all tests that run without a GPU: units, DDS, export, packaging
 	$(PYTEST)

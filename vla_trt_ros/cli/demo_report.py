@@ -45,7 +45,23 @@ def summarise(
         'frames_dropped': list(timings[-1].frames_dropped),
         'commands_clamped': command.clamped if command else 0,
         'exit_statuses': statuses,
+        **_perception(monitor),
         'tasks': tally(played),
+    }
+
+
+def _perception(monitor: Monitor) -> dict[str, Any]:
+    """What detectors did; nothing where there were none."""
+    looks = list(monitor.looks)
+    if not looks:
+        return {}
+    return {
+        'looks': len(looks),
+        'looks_with_boxes': sum(look.detections > 0 for look in looks),
+        'detect_p50_ms': _round(np.percentile([look.detect_ms for look in looks], 50)),
+        'classify_p50_ms': _round(np.percentile([look.classify_ms for look in looks], 50)),
+        'look_end_to_end_p50_ms': _round(np.percentile([k.end_to_end_ms for k in looks], 50)),
+        'look_turns_skipped': sum({k.camera: k.turns_skipped for k in looks}.values()),
     }
 
 

@@ -12,6 +12,7 @@ from vla_trt_ros.cli.demo_turns import Played, Turn, solved
 from vla_trt_ros.cli.processes import Children
 from vla_trt_ros.datatypes import Reason, State
 from vla_trt_ros.errors import VlaError
+from vla_trt_ros.viz.boxes import draw_boxes
 from vla_trt_ros.viz.canvas import GOOD, NEWS, Mark
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class Stage:
             # What the turn is stays in view for a moment after the arm was let go.
             news = self._mark is not None and self._mark.colour == NEWS
             mark = None if news and now > self._told + _NEWS else self._mark
+            for view, picture in pictures.items():
+                pictures[view] = draw_boxes(picture, self._monitor.boxes(view))
             self.recorder.add(now, pictures, caption(self._monitor, self._turn, self.played), mark)
         if sys.stdout.isatty():
             line = status_line(self._monitor, self._turn, self.played, self.seconds)
