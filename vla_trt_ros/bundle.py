@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from vla_trt_ros.config import Backend, Precision, RobotConfig
+from vla_trt_ros.config import PERCEPTION_STAGES, STAGES, Backend, Precision, RobotConfig
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BundleError, ConfigError
 from vla_trt_ros.strict_yaml import build
@@ -25,6 +25,7 @@ PERCEPTION = ('detector', 'classifier')
 
 Stage = Literal['vision', 'prefix', 'denoise', 'detect', 'classify']
 """A policy's three; or the one of a detector or classifier."""
+_STAGES = dict(zip(PERCEPTION, ((stage,) for stage in PERCEPTION_STAGES), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,11 @@ class Bundle:
     def views(self) -> tuple[str, ...]:
         """Camera names in the network's order; every family's config has ``views``."""
         return tuple(self.config['views'])
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Stages of its family, in the order that they run."""
+        return _STAGES.get(self.manifest.family, STAGES)
 
     @property
     def norm_stats_sha256(self) -> str:

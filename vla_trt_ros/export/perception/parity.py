@@ -37,6 +37,8 @@ class Parity:
 
     def line(self) -> str:
         """For people."""
+        if not self.compared:
+            return f'{self.name}: no box with a score above {LOW} to compare with fp32'
         boxes = f', mean IoU {self.overlap:.3f}' if self.overlap else ''
         return (
             f'{self.name}: {100 * self.same:.1f} % of {self.compared} as in fp32{boxes}, scores '
