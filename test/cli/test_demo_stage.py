@@ -29,6 +29,7 @@ class Nodes:
         self.dead = None
         self._begun = None
         self.seen = ''
+        self.chunk = None
         self.filmed = {}
 
     @property
@@ -136,3 +137,4 @@ def test_film_shows_what_detectors_saw_in_the_camera_they_saw_it_in(seen):
     assert marked.pop(seen) == colour_of('cup')
     assert set(marked.values()) == {(0, 0, 0)}
     assert not nodes.pictures['base'].any()
+    assert stage.scene is None  # the turn was over before its mark was gone

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_trt_ros.bringup import describe, parse
-from vla_trt_ros.cli.demo_report import summarise, write, write_records
+from vla_trt_ros.cli.demo_report import summarise, write, write_records, write_scene
 from vla_trt_ros.cli.demo_stage import Stage
 from vla_trt_ros.cli.demo_turns import Turn, turns
 from vla_trt_ros.cli.processes import Children
@@ -117,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         statuses = children.stop()
     summary = summarise(monitor, stage.played, startup, statuses)
     write(monitor, summary, out)
+    if stage.scene is not None:
+        print(f'wrote {write_scene(stage.scene, robot, out)}')
     if args.json:
         print(f'wrote {write_records(summary, Path(args.json))}')
     if isinstance(stopped, VlaError):
