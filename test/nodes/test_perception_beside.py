@@ -8,7 +8,7 @@ pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS d
 pytest.importorskip('vision_msgs', reason='needs vision_msgs: pip install . brings it')
 pytest.importorskip('onnx', reason='makes its networks with it')
 
-from perception_bundles import bright_detector
+from bright_bundles import bright_detector
 from ros_system import Client, command, running
 from vision_msgs.msg import Detection2DArray
 

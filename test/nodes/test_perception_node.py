@@ -10,8 +10,9 @@ pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS d
 pytest.importorskip('vision_msgs', reason='needs vision_msgs: pip install . brings it')
 pytest.importorskip('onnx', reason='makes its networks with it')
 
+from bright_bundles import bright_classifier, bright_detector
 from diagnostic_msgs.msg import DiagnosticArray
-from perception_bundles import bright_classifier, bright_detector
+from lifecycle_msgs.srv import ChangeState
 from ros_system import Client, command, running
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
@@ -166,6 +167,23 @@ def test_broken_pictures_stop_nothing(client, fault):
         assert client.next(client.wrist)
     finally:
         client.set_parameter('pattern', 'fault', 'none')
+    assert client.next(client.base)
+
+
+def change_state(client, transition: int) -> bool:
+    request = ChangeState.Request()
+    request.transition.id = transition
+    return client.call(ChangeState, 'perception/change_state', request).success
+
+
+def test_lifecycle_through_its_service(client):
+    configure, cleanup, activate, deactivate = 1, 2, 3, 4
+    assert change_state(client, deactivate)
+    assert client.silent(client.base, 0.4)
+    assert change_state(client, cleanup)
+    assert change_state(client, configure)
+    assert client.silent(client.base, 0.4)
+    assert change_state(client, activate)
     assert client.next(client.base)
 
 

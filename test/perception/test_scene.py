@@ -8,7 +8,7 @@ from fakes import rgb_frame
 
 pytest.importorskip('onnx', reason='makes its networks with it')
 
-from perception_bundles import bright_classifier, bright_detector
+from bright_bundles import bright_classifier, bright_detector
 
 from vla_trt_ros.errors import BadImage, BundleError, ConfigError
 from vla_trt_ros.perception.choice import bundles_of, load_perception
