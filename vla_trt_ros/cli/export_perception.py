@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         config = with_output_kind(config, runner(network.model)(noise))
     if args.calibrate:
         pictures = read_folder(args.calibrate, args.frames)
-    elif suffix == '.yaml' or set(precisions) <= {'fp32', 'fp16'}:
+    elif suffix == '.yaml' or not {'int8', 'fp8'}.intersection(precisions):
         pictures = random_pictures(8)
     else:
         raise ConfigError(

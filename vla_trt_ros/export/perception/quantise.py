@@ -76,9 +76,11 @@ def collect_ranges(model: onnx.ModelProto, images: Sequence[Float32Array]) -> di
     )
     entry = model.graph.input[0].name
     largest = dict.fromkeys(names, 0.0)
+    tapped = [name for name in names if name != entry]
     for image in images:
-        tapped = [name for name in names if name != entry]
-        found = dict(zip(tapped, session.run(tapped, {entry: image}), strict=True))
+        # An empty list would mean all outputs.
+        values = session.run(tapped, {entry: image}) if tapped else []
+        found = dict(zip(tapped, values, strict=True))
         found[entry] = image
         for name in names:
             largest[name] = max(largest[name], float(np.abs(found[name]).max()))
