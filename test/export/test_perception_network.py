@@ -104,7 +104,7 @@ def test_the_graph_does_what_the_network_does(tmp_path):
         ours = final(images)[0].numpy()
     session = ort.InferenceSession(tmp_path / 'd.onnx', providers=['CPUExecutionProvider'])
     theirs = session.run(None, {'images': images.numpy()})[0][0]
-    peaks = ours[:, 4] > 0.02
+    peaks = ours[:, 4] > 0  # the rest fills up to BEST
     assert peaks.sum() > 5
     for row in ours[peaks]:  # nearly equal scores may change places
         assert np.abs(theirs - row).max(axis=1).min() < 0.01
