@@ -1,6 +1,6 @@
 """Pictures of the simulator with their boxes and states, for the detector and the classifiers.
 
-  python training/scenes.py --out runs/scenes.npz --images 2600
+  python training/scenes.py --out runs/scenes.npz --images 3000
   python training/scenes.py --out runs/validation.npz --images 300 --seeds validation
 
 The arm does its task, more or less disturbed, and is photographed now and then: by the robot's two
@@ -130,12 +130,17 @@ def _opening(env: Any, task: str) -> float:
     return float(np.clip(env.data.joint(joint).qpos[0] / wide, 0, 1)) if joint else UNKNOWN
 
 
-def write(path: Path, count: int, first_seed: int) -> None:
-    """Make ``count`` scenes and save them: JPEGs one behind the other, boxes likewise."""
+def write(path: Path, count: int, first_seed: int, pictures: Path | None = None) -> None:
+    """Make ``count`` scenes and save them: JPEGs one behind the other, boxes likewise. The
+    pictures are written into folder ``pictures`` as files too, to calibrate on.
+    """
     files, ends, boxes, labels, owners, states = [], [0], [], [], [], []
     for i, scene in enumerate(scenes(count, first_seed)):
         jpeg = BytesIO()
         Image.fromarray(scene.image).save(jpeg, 'JPEG', quality=QUALITY)
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            (pictures / f'{i:05}.jpg').write_bytes(jpeg.getvalue())
         files.append(np.frombuffer(jpeg.getvalue(), np.uint8))
         ends.append(ends[-1] + len(files[-1]))
         boxes.append(scene.boxes)
@@ -180,10 +185,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.npz')
-    parser.add_argument('--images', type=int, default=2600)
+    parser.add_argument('--images', type=int, default=3000)
     parser.add_argument('--seeds', choices=SEEDS, default='training')
+    parser.add_argument('--pictures', type=Path, metavar='DIR', help='write them as files too')
     args = parser.parse_args()
-    write(args.out, args.images, SEEDS[args.seeds])
+    write(args.out, args.images, SEEDS[args.seeds], args.pictures)
     return 0
 
 

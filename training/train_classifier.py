@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from crops import STATES, cut
+from PIL import Image
 from scenes import read
 from torch import Tensor
 from torch.nn import functional as F
@@ -101,6 +102,9 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     model = with_labels(export_stage(fold_norms(network.cpu()), spec), STATES)
     onnx.save(model, args.out / 'classifier.onnx')
+    (args.out / 'crops').mkdir(exist_ok=True)
+    for i, crop in enumerate(judged):  # to calibrate int8 on
+        Image.fromarray(crop).save(args.out / 'crops' / f'{i:04}.png')
     print(json.dumps({'crops': len(crops), 'validation': len(wanted), 'right': round(right, 4)}))
     return 0
 

@@ -102,12 +102,15 @@ def box_loss(edges: Tensor, boxes: Tensor, wanted: Tensor, recipe: Recipe) -> Te
 
 
 def train(
-    data: Pictures, labels: int, recipe: Recipe, seconds: float, log: list[dict[str, float]]
+    network: ObjectDetector,
+    data: Pictures,
+    recipe: Recipe,
+    seconds: float,
+    log: list[dict[str, float]],
 ) -> ObjectDetector:
-    """The averaged network after ``seconds`` on the device of ``data``."""
+    """The average of ``network`` after ``seconds`` on the device of ``data``."""
     device = data.images.device
-    half = device.type == 'cuda'
-    network = ObjectDetector(labels).to(device, memory_format=torch.channels_last)
+    network = network.to(device, memory_format=torch.channels_last)
     average: ObjectDetector = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(
         network.parameters(), recipe.peak_rate, weight_decay=recipe.weight_decay
@@ -123,7 +126,7 @@ def train(
         images, boxes, valid = augment(*data.draw(recipe.batch))
         wanted = peaks(boxes, valid, recipe.side // STRIDE, recipe)
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(device.type, torch.bfloat16):
             logits, edges = network(images)
         heat, box = heat_loss(logits, wanted), box_loss(edges, boxes, wanted, recipe)
         optimiser.zero_grad(set_to_none=True)
@@ -172,17 +175,24 @@ def main() -> int:
     parser.add_argument('--validation', type=Path, required=True, metavar='FILE.npz')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     parser.add_argument('--seconds', type=float, default=120.0, help='of updates')
+    parser.add_argument('--start', type=Path, metavar='FILE.pt', help='weights to go on from')
+    parser.add_argument(
+        '--rate', type=float, default=Recipe.peak_rate, help='learning, at its peak'
+    )
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--batch', type=int, default=Recipe.batch)
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    recipe = Recipe(batch=args.batch)
+    recipe = Recipe(batch=args.batch, peak_rate=args.rate)
     saved = read(args.data)
     labels = tuple(saved[0].names)
     data = load_pictures(saved, recipe.side, args.device)
     log: list[dict[str, float]] = []
-    network = train(data, len(labels), recipe, args.seconds, log)
+    network = ObjectDetector(len(labels))
+    if args.start:
+        network.load_state_dict(torch.load(args.start, weights_only=True))
+    network = train(network, data, recipe, args.seconds, log)
     config = DetectorConfig(recipe.side, labels, 'boxes')
     validation = load_pictures(read(args.validation), recipe.side, args.device)
     accuracy = judge(network, validation, config)
