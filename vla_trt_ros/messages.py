@@ -6,6 +6,7 @@ Image rows are checked here against the message's own header; what the bytes mea
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def boxes_from_msg(msg: Any) -> tuple[int, tuple[LabelledBox, ...]]:
                 centre.x + half_x,
                 centre.y + half_y,
             )
-            if not np.isfinite((score, *numbers)).all():
+            if not all(map(math.isfinite, (score, *numbers))):
                 raise BadDetections(
                     f'detection of {label!r} holds NaN or Inf: check the detector with its bundle.'
                 )

@@ -303,6 +303,16 @@ def test_every_label_of_a_detection_is_a_box():
     )
 
 
+def test_thousands_of_detections_hold_as_one_does():
+    crowd = message(('cup', 0.9))
+    crowd.detections = crowd.detections * 5000 + message(('person', 0.9)).detections
+    stamp, boxes = boxes_from_msg(crowd)
+    assert len(boxes) == 5001
+    watch = Watch(WatchConfig({'base': EVERYWHERE}, hold_on=('person',)))
+    watch.offer('base', stamp, boxes, T0)
+    assert watch.freshness(T0).reason is Reason.PERCEPTION_HOLD
+
+
 @pytest.mark.parametrize('bad', [{'x': float('nan')}, {'x': float('inf')}])
 def test_nan_in_detections_is_refused(bad):
     with pytest.raises(BadDetections, match="detection of 'person' holds NaN or Inf"):
