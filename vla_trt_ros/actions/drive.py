@@ -125,7 +125,7 @@ class Drive:
         position, velocity = motion.at(now_ns + self._period_ns)
         sent, sent_ns = self._sent
         # A tick that comes late must not make up for it in one leap.
-        reach = self._limits.speed * min(now_ns - sent_ns, self._period_ns) / NS
+        reach = self._full.speed * min(now_ns - sent_ns, self._period_ns) / NS
         position = np.clip(position, sent - reach, sent + reach)
         self._sent = (position, now_ns)
         period = np.array([self._period_ns / NS])
