@@ -14,7 +14,7 @@ from vla_trt_ros.bundle import open_bundle
 from vla_trt_ros.cli.main import main
 from vla_trt_ros.errors import BundleError, ConfigError
 from vla_trt_ros.export.perception.graph import head_of, read_network, with_labels
-from vla_trt_ros.export.perception.half import ends, to_half
+from vla_trt_ros.export.perception.half import ends, rounded, stored_in_half, to_half
 from vla_trt_ros.export.perception.parity import compare, runner
 from vla_trt_ros.export.perception.pictures import network_input, random_pictures, read_folder
 from vla_trt_ros.export.perception.quantise import (
@@ -137,6 +137,7 @@ def export(*words):
 def test_a_detector_from_onnx_to_boxes(detector_file, pictures, tmp_path, capsys):
     out = tmp_path / 'b' / 'colours'
     words = ('--precision', 'fp16,int8,fp8', '--calibrate', pictures, '--score', '0.5')
+    words += ('--store', 'fp16')
     assert export('--detector', detector_file, *words, '--out', out, '--licence', 'MIT') == 0
     said = capsys.readouterr().out
     assert 'detect.int8-cpu.onnx: 100.0 % of' in said
@@ -187,6 +188,16 @@ def test_the_end_stays_in_float32():
     ours, theirs = runner(model)(image), runner(half)(image)
     assert (theirs[0, :4] == ours[0, :4]).all()
     assert 0 < np.abs(theirs - ours).max() < 2e-3
+
+
+def test_weights_stored_in_half_the_bytes_compute_the_same():
+    model = rounded(colour_detector())
+    stored = stored_in_half(model)
+    onnx.checker.check_model(stored, full_check=True)
+    assert stored.ByteSize() < 0.75 * model.ByteSize()
+    image = network_input(coloured(0, (2, 6)), DetectorConfig(SIDE, LABELS, 'dense'))
+    assert runner(stored)(image) == pytest.approx(runner(model)(image), abs=1e-6)
+    assert (runner(model)(image) != runner(colour_detector())(image)).any()
 
 
 def test_numbers_that_float16_does_not_hold_are_refused():

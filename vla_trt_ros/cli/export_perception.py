@@ -71,7 +71,14 @@ def run(args: argparse.Namespace) -> int:
     config = _config(args, network)
     images = [network_input(picture, config) for picture in _pictures(args, words)]
     job = PerceptionJob(
-        args.out, network.model, config, precisions, images, _notes(args), args.card
+        args.out,
+        network.model,
+        config,
+        precisions,
+        images,
+        _notes(args),
+        args.card,
+        half=args.store == 'fp16',
     )
     results = export(job, lambda name: print(f'  {name}', flush=True))
     for result in results:

@@ -15,7 +15,7 @@ from vla_trt_ros.datatypes import Float32Array, TensorSpec
 from vla_trt_ros.errors import BundleError, ConfigError
 from vla_trt_ros.export.bundle_writer import BundleWriter
 from vla_trt_ros.export.perception.card import model_card
-from vla_trt_ros.export.perception.half import to_half
+from vla_trt_ros.export.perception.half import rounded, stored_in_half, to_half
 from vla_trt_ros.export.perception.parity import Parity, compare
 from vla_trt_ros.export.perception.quantise import collect_ranges, quantise, quantise_for_cpu
 from vla_trt_ros.perception.spec import ClassifierConfig, DetectorConfig, check_tensors
@@ -38,6 +38,8 @@ class PerceptionJob:
     notes: dict[str, str]
     """Licence and origin, for people."""
     card: Path | None = None
+    half: bool = False
+    """Round weights to float16 numbers first, and store those of float32 graphs as such."""
 
 
 def export(job: PerceptionJob, report: Callable[[str], None] = lambda text: None) -> list[Parity]:
@@ -55,6 +57,8 @@ def export(job: PerceptionJob, report: Callable[[str], None] = lambda text: None
             )
     stage: Stage = 'detect' if isinstance(job.config, DetectorConfig) else 'classify'
     model = _newer(job.model)
+    if job.half:
+        model = rounded(model)
     inputs, outputs = _specs(model)
     check_tensors(f'{job.out.name!r}, graph', job.config, inputs, outputs)
     engines: list[EngineEntry] = []
@@ -77,7 +81,7 @@ def export(job: PerceptionJob, report: Callable[[str], None] = lambda text: None
             results.append(compare(name, model, graph, job.config, job.images))
 
     with BundleWriter(job.out) as writer:
-        add('fp32', model, cpu=True)
+        add('fp32', stored_in_half(model) if job.half else model, cpu=True)
         if 'fp16' in job.precisions:
             add('fp16', to_half(model), cpu=False)
         eight = [p for p in job.precisions if p in ('int8', 'fp8')]
