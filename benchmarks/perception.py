@@ -58,12 +58,14 @@ def main() -> int:
     os.environ.update(transport_environment(os.environ))
     alone: list[list[PolicyTiming]] = []
     beside: list[list[PolicyTiming]] = []
-    looks: list[PerceptionTiming] = []
+    looks: list[list[PerceptionTiming]] = []
     with node('pattern_node'):
         for _ in bar(range(args.rounds), 'rounds'):
-            alone.append(run(args, [], looks))
+            alone.append(run(args, [])[0])
             extra = ['-p', f'detectors:={args.detectors}', '-p', f'rates:={args.rates}']
-            beside.append(run(args, extra, looks))
+            timings, seen = run(args, extra)
+            beside.append(timings)
+            looks.append(seen)
     record = {
         'hardware': cpu_name(),
         'python': sys.version.split()[0],
@@ -75,9 +77,11 @@ def main() -> int:
         **figures(alone, beside, looks, args.seconds * args.rounds),
     }
     path = Path(args.json)
-    # The accuracy of the detector and the figures of a GPU are other commands' affair.
     kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    path.write_text(json.dumps({**kept, 'beside_the_policy': record}, indent=1) + '\n', 'utf-8')
+    told = {name: record[name] for name in (*GOALS, 'uploads_per_frame')}
+    # The accuracy of the detector and the figures of a GPU are other commands' affair.
+    merged = {**kept, **told, 'beside_the_policy': record}
+    path.write_text(json.dumps(merged, indent=1) + '\n', encoding='utf-8')
     print(f'wrote {path}')
     missed = False
     for name, goal in GOALS.items():
@@ -88,9 +92,9 @@ def main() -> int:
 
 
 def run(
-    args: argparse.Namespace, perception: list[str], looks: list[PerceptionTiming]
-) -> list[PolicyTiming]:
-    """Timings of `args.seconds` of the policy node, with perception where it has arguments."""
+    args: argparse.Namespace, perception: list[str]
+) -> tuple[list[PolicyTiming], list[PerceptionTiming]]:
+    """Timings of ``args.seconds`` of the policy node, with perception where it has arguments."""
     nodes = ['policy', *(['perception'] if perception else [])]
     ros = ['-p', 'num_steps:=10', '-p', f'platform:={args.platform}', *perception]
     cameras = ('base', 'wrist') if perception else ()
@@ -104,17 +108,17 @@ def run(
         time.sleep(SETTLE)
         first, first_look = len(monitor.timings), len(monitor.looks)
         time.sleep(args.seconds)
-        looks += monitor.looks[first_look:]
-        return [timing for _, timing in monitor.timings[first:]]
+        return [timing for _, timing in monitor.timings[first:]], monitor.looks[first_look:]
 
 
 def figures(
     alone: list[list[PolicyTiming]],
     beside: list[list[PolicyTiming]],
-    looks: list[PerceptionTiming],
+    runs: list[list[PerceptionTiming]],
     seconds: float,
 ) -> dict[str, object]:
     """What the runs say; lists have an entry a round."""
+    looks = [look for run in runs for look in run]
     rates_alone, rates_beside = [rate(r) for r in alone], [rate(r) for r in beside]
     before, after = float(np.median(rates_alone)), float(np.median(rates_beside))
     age_alone = percentile([t.end_to_end_ms for r in alone for t in r], 99)
@@ -127,12 +131,19 @@ def figures(
         'age_p99_beside_ms': age_beside,
         'age_p99_increase_ms': round(age_beside - age_alone, 2),
         'looks_per_s': round(len(looks) / seconds, 2),
-        'turns_skipped': sum({look.camera: look.turns_skipped for look in looks}.values()),
+        'turns_skipped': sum(_skipped(run) for run in runs),
         'detect_p50_ms': percentile([look.detect_ms for look in looks], 50),
         'detect_p99_ms': percentile([look.detect_ms for look in looks], 99),
         'look_age_p50_ms': percentile([look.end_to_end_ms for look in looks], 50),
         'uploads_per_frame': max(look.uploads for look in looks),
     }
+
+
+def _skipped(looks: list[PerceptionTiming]) -> int:
+    """Turns that were left out in one run; each camera counts its own since it began."""
+    first = {look.camera: look.turns_skipped for look in reversed(looks)}
+    last = {look.camera: look.turns_skipped for look in looks}
+    return sum(last[camera] - first[camera] for camera in last)
 
 
 def rate(timings: list[PolicyTiming]) -> float:
