@@ -261,7 +261,12 @@ def choices_of(argument: Argument) -> str:
     """What may be given, for help texts: the choices, or the installed files of that kind."""
     if argument.choices:
         return ' | '.join(argument.choices)
-    kinds = {'platform': 'platforms', 'robot': 'robots', 'policy': 'policies'}
+    kinds = {
+        'platform': 'platforms',
+        'robot': 'robots',
+        'policy': 'policies',
+        'detectors': 'detectors',
+    }
     if argument.name in kinds:
         return ' | '.join((*available(kinds[argument.name]), 'PATH'))
     return 'TEXT'

@@ -11,7 +11,7 @@ pytest.importorskip('onnx', reason='makes its networks with it')
 from bright_bundles import bright_classifier, bright_detector
 
 from vla_trt_ros.errors import BadImage, BundleError, ConfigError
-from vla_trt_ros.perception.choice import bundles_of, load_perception
+from vla_trt_ros.perception.choice import bundles_of, load_detector_file, load_perception
 from vla_trt_ros.perception.detections import Detections
 from vla_trt_ros.perception.scene import Perception
 
@@ -156,3 +156,19 @@ def test_detector_that_finds_nothing_needs_no_classifier():
 def test_words_name_files_or_bundles():
     assert bundles_of('a, b ,a', 'c') == (('a', 'b'), ('c',))
     assert bundles_of('', '') == ((), ())
+    assert bundles_of('sim', 'mine') == (('sim-objects',), ('sim-gripper', 'sim-opening', 'mine'))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('name: other\ndescription: x\ndetectors: [a]', "name is 'other'; a file and its name"),
+        ('name: mine\ndescription: x\ndetectors: []', 'detectors is empty; name a bundle'),
+        ('name: mine\ndescription: x\ndetector: [a]', "unknown key 'detector'"),
+    ],
+)
+def test_detector_file_that_is_wrong_is_refused(tmp_path, text, message):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_detector_file(path)

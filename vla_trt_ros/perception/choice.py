@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from vla_trt_ros.config import PlatformConfig, share_dir
 from vla_trt_ros.errors import ConfigError
@@ -49,13 +50,21 @@ def bundles_of(detectors: str, classifiers: str = '') -> tuple[tuple[str, ...], 
     for word in words(detectors):
         path = share_dir() / 'config' / 'detectors' / f'{word}.yaml'
         if path.is_file():
-            file = load_yaml(DetectorFile, path)
+            file = load_detector_file(path)
             chosen += file.detectors
             following += file.classifiers
         else:
             chosen.append(word)
     following += words(classifiers)
     return tuple(dict.fromkeys(chosen)), tuple(dict.fromkeys(following))
+
+
+def load_detector_file(path: Path) -> DetectorFile:
+    """ConfigError for a file that is wrong, or named otherwise than it says."""
+    file = load_yaml(DetectorFile, path)
+    if file.name != path.stem:
+        raise ConfigError(f'{path}: name is {file.name!r}; a file and its name must agree.')
+    return file
 
 
 def load_perception(
