@@ -3,7 +3,7 @@ r"""Train a classifier of the simulator's boxes, open or closed, and write it as
 python training/train_classifier.py --data runs/scenes.npz --validation runs/validation.npz \
     --of gripper --out runs/gripper
 python training/train_classifier.py --data runs/scenes.npz --validation runs/validation.npz \
-    --of drawer,door,window --out runs/opening
+    --of drawer,door --out runs/opening
 """
 
 from __future__ import annotations
