@@ -30,6 +30,7 @@ class Nodes:
         self._begun = None
         self.seen = ''
         self.chunk = None
+        self.looked_at = {}.get
         self.filmed = {}
 
     @property

@@ -123,12 +123,20 @@ class Stage:
             boxes = {view: self._monitor.boxes(view) for view in pictures}
             found = sum(map(len, boxes.values()))
             if mark is None and found and (self.scene is None or found >= self.scene.found):
-                self.scene = SceneSeen(dict(pictures), boxes, self._monitor.chunk, words)
+                self.scene = self._scene(pictures, boxes, words)
             drawn = {view: draw_boxes(p, boxes[view]) for view, p in pictures.items()}
             self.recorder.add(now, drawn, words, mark)
         if sys.stdout.isatty():
             line = status_line(self._monitor, self._turn, self.played, self.seconds)
             print(f'\r{line:<118}', end='', flush=True)
+
+    def _scene(
+        self, pictures: Mapping[str, Uint8Array], boxes: Mapping[str, Sequence[Box]], words: str
+    ) -> SceneSeen:
+        """With the pictures that the boxes were found in, where they are still there."""
+        found = {view: self._monitor.looked_at(view) for view in pictures}
+        exact = {v: pictures[v] if p is None else p for v, p in found.items()}
+        return SceneSeen(exact, boxes, self._monitor.chunk, words)
 
     def _show_success(self, one: Played) -> None:
         self._mark = Mark(f'solved after {one.seconds:.1f} s', GOOD)

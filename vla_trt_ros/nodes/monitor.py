@@ -25,7 +25,7 @@ from std_msgs.msg import Bool
 from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.datatypes import Uint8Array
 from vla_trt_ros.errors import BadInput, ConfigError
-from vla_trt_ros.messages import frame_from_image
+from vla_trt_ros.messages import frame_from_image, stamp_ns
 from vla_trt_ros.msg import (
     ActionChunk,
     PerceptionTiming,
@@ -45,6 +45,7 @@ from vla_trt_ros.viz.boxes import Box
 
 _WINDOW = 2.0  # seconds
 _BOXES_LIVE = 1.0  # seconds
+_PAST = 20  # pictures of a camera with detections: most of a second
 
 
 class Monitor:
@@ -63,7 +64,8 @@ class Monitor:
         self._namespace = namespace
         self._images = images or {}
         self._cameras = tuple(detections)
-        self._boxes: dict[str, tuple[float, list[Box]]] = {}
+        self._boxes: dict[str, tuple[float, int, list[Box]]] = {}
+        self._past: dict[str, deque[tuple[int, Uint8Array]]] = {}
         self.looks: list[PerceptionTiming] = []
         """All since the start."""
         self._lock = threading.Lock()
@@ -120,8 +122,14 @@ class Monitor:
 
     def boxes(self, view: str) -> list[Box]:
         """What the perception node saw last in ``view``, ready to draw; empty after a second."""
-        arrived, boxes = self._boxes.get(view, (0.0, []))
+        arrived, _, boxes = self._boxes.get(view, (0.0, 0, []))
         return boxes if time.monotonic() - arrived < _BOXES_LIVE else []
+
+    def looked_at(self, view: str) -> Uint8Array | None:
+        """The picture that `boxes` were found in, uint8 [H, W, 3] RGB; None where it is gone."""
+        stamp = self._boxes.get(view, (0.0, 0, []))[1]
+        past = tuple(self._past.get(view, ()))
+        return next((picture for taken, picture in past if taken == stamp), None)
 
     def _hear_detections(self, node: Node) -> None:
         from vision_msgs.msg import Detection2DArray  # only with detectors
@@ -139,7 +147,8 @@ class Monitor:
 
     def _keep_boxes(self, view: str) -> Callable[[Any], None]:
         def callback(msg: Any) -> None:
-            self._boxes[view] = time.monotonic(), [_box(d) for d in reversed(msg.detections)]
+            boxes = [_box(d) for d in reversed(msg.detections)]
+            self._boxes[view] = time.monotonic(), stamp_ns(msg.header.stamp), boxes
 
         return callback
 
@@ -209,9 +218,14 @@ class Monitor:
     def _keep_picture(self, view: str) -> Callable[[Image], None]:
         def callback(msg: Image) -> None:
             try:
-                self.pictures[view] = to_rgb(frame_from_image(msg, 0))
+                picture = to_rgb(frame_from_image(msg, 0))
             except BadInput:
                 self.pictures.pop(view, None)
+                return
+            self.pictures[view] = picture
+            if view in self._cameras:
+                past = self._past.setdefault(view, deque(maxlen=_PAST))
+                past.append((stamp_ns(msg.header.stamp), picture))
 
         return callback
 
