@@ -25,8 +25,10 @@ class Pictures:
     valid: Tensor
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """``count`` pictures, each as likely."""
-        rows = torch.randint(len(self.images), (count,), device=self.images.device)
+        """``count`` pictures, those with a rare label more often than others."""
+        share = self.valid.float().mean(dim=0).clamp(min=1e-3)
+        rarity = (self.valid / share).amax(dim=1).clamp(min=1.0) ** 0.75
+        rows = torch.multinomial(rarity, count, replacement=True)
         return self.images[rows], self.boxes[rows], self.valid[rows]
 
 
