@@ -1,6 +1,6 @@
 """What a detector beside the policy costs it, on this processor, over DDS between processes.
 
-    python benchmarks/perception.py [--detectors sim] [--rates base=5] [--seconds 30] [--rounds 3]
+    python benchmarks/perception.py [--detectors sim-objects] [--rates base=5] [--rounds 3]
 
 Two 640x480 cameras at 30 Hz and joint states at 100 Hz come from another process. The policy node
 makes chunks with 10 steps, alone and with the perception node in its process, in turns, so that
@@ -48,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--detectors', default='sim', help='as the parameter of the node')
+    parser.add_argument('--detectors', default='sim-objects', help='as the parameter of the node')
     parser.add_argument('--rates', default='base=5', help='as the parameter of the node')
     parser.add_argument('--platform', default='cpu', help='of policy and detector')
     parser.add_argument('--seconds', type=float, default=30.0, help='of each run that count')
