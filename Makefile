@@ -30,8 +30,8 @@ install: $(INSTALLED)  ## everything that the demo and the tests need, into .ven
 
 workshop: $(INSTALLED) $(WORKSHOP)  ## PyTorch, ONNX and TensorRT-RTX too: to export and build engines
 
-demo: $(INSTALLED)  ## the arm does seven tasks as it is told, in simulation: a minute or so
-	$(ISOLATED) $(BIN)/vla-trt demo
+demo: $(INSTALLED)  ## the arm does seven tasks as it is told, in simulation; detector=sim draws boxes too
+	$(ISOLATED) $(BIN)/vla-trt demo $(if $(detector),detectors:=$(detector))
 
 test: $(INSTALLED) $(WORKSHOP)  ## all tests that run without a GPU: units, DDS, export, packaging
 	$(PYTEST)
@@ -65,7 +65,7 @@ clean:  ## what builds, tests and demos leave; .venv stays
 # ------------------------------------------------------------------------------------------------
 
 $(INSTALLED): pyproject.toml setup.py CMakeLists.txt package.xml constraints.txt \
-              $(wildcard msg/*.msg srv/*.srv scripts/*)
+              $(wildcard msg/*.msg srv/*.srv interfaces/*/msg/*.msg scripts/*)
 	@$(MAKE) --no-print-directory system-packages
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
 	  "Python %d.%d will not do: choose one of 3.11 to 3.13 by PYTHON=..." % v)'

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -16,14 +17,18 @@ from setuptools.command.build_ext import build_ext
 NAME = 'vla_trt_ros'
 ROOT = Path(__file__).resolve().parent
 GENERATED = ('msg', 'srv')
+VISION = 'vision_msgs'
 
 
 class BuildMessages(build_ext):
-    """Runs CMakeLists.txt into a staging folder and takes the files over from there."""
+    """Runs CMake into a staging folder and takes the files over from there."""
 
     def run(self):
         """Build, then copy into the wheel, or into the source of an editable install."""
-        stage = self.build_messages()
+        prefixes = ros_prefixes()
+        stage = Path(self.build_temp).resolve() / 'stage'
+        shutil.rmtree(stage, ignore_errors=True)
+        self.build_messages(ROOT, stage, prefixes)
         package = ROOT / NAME if self.inplace else Path(self.build_lib) / NAME
         made = stage / 'python' / NAME
         for folder in GENERATED:
@@ -33,20 +38,24 @@ class BuildMessages(build_ext):
             old.unlink()
         for library in made.glob('*.so'):
             shutil.copy2(library, package)
+        if ros_lacks(VISION, prefixes):
+            self.build_messages(ROOT / 'interfaces' / VISION, stage, prefixes)
+            self.take(stage / 'python' / VISION, stage / 'python', site_packages())
         # lib/ and share/ go to the same folders of the environment, and leave with an uninstall.
-        for path in sorted(p for top in ('lib', 'share') for p in (stage / top).rglob('*')):
-            if path.is_file():
-                folder = str(path.parent.relative_to(stage))
-                self.distribution.data_files.append((folder, [str(path)]))
+        for top in ('lib', 'share'):
+            self.take(stage / top, stage, Path())
         # setuptools leaves data_files out of an editable install unless it hears of them here.
         self.distribution.has_data = lambda: True
 
-    def build_messages(self) -> Path:
-        """Configure, build and install into the staging folder, and return that folder."""
-        prefixes = ros_prefixes()
-        build = Path(self.build_temp).resolve() / 'cmake'
-        stage = Path(self.build_temp).resolve() / 'stage'
-        shutil.rmtree(stage, ignore_errors=True)
+    def take(self, folder: Path, base: Path, to: Path) -> None:
+        """Files of ``folder``, to where they lie from ``base``, under ``to`` in the prefix."""
+        for path in sorted(p for p in folder.rglob('*') if p.is_file()):
+            where = str(to / path.parent.relative_to(base))
+            self.distribution.data_files.append((where, [str(path)]))
+
+    def build_messages(self, source: Path, stage: Path, prefixes: list[str]) -> None:
+        """Configure, build and install ``source`` into ``stage``."""
+        build = Path(self.build_temp).resolve() / f'cmake-{source.name}'
         env = dict(os.environ, AMENT_PREFIX_PATH=os.pathsep.join(prefixes))
         options = {
             'CMAKE_BUILD_TYPE': 'Release',
@@ -57,12 +66,11 @@ class BuildMessages(build_ext):
             'PYTHON_INSTALL_DIR': 'python',
         }
         defines = [f'-D{key}={value}' for key, value in options.items()]
-        configure = ['cmake', '-S', str(ROOT), '-B', str(build), *defines]
+        configure = ['cmake', '-S', str(source), '-B', str(build), *defines]
         subprocess.run(configure, env=env, check=True)
         jobs = str(os.cpu_count() or 2)
         install = ['cmake', '--build', str(build), '--target', 'install', '--parallel', jobs]
         subprocess.run(install, env=env, check=True)
-        return stage
 
     def get_outputs(self):
         """None: the extension below stands for the whole CMake build."""
@@ -87,6 +95,20 @@ def ros_prefixes() -> list[str]:
         if prefix and prefix not in prefixes:
             prefixes.append(prefix)
     return prefixes
+
+
+def ros_lacks(package: str, prefixes: list[str]) -> bool:
+    """No prefix has it, or only by what an installation of this package left there."""
+    shares = [Path(prefix) / 'share' / package for prefix in prefixes]
+    return not any(
+        (share / 'package.xml').is_file() and not (share / 'built_by_vla_trt_ros').is_file()
+        for share in shares
+    )
+
+
+def site_packages() -> Path:
+    """The folder of Python packages, from the prefix that data files are installed under."""
+    return Path(sysconfig.get_path('platlib')).relative_to(sysconfig.get_path('data'))
 
 
 setup(

@@ -85,7 +85,7 @@ def _node(system: Bringup, process: Process) -> Node:
     return Node(
         package=process.package,
         executable=process.executable,
-        name=process.name,
+        name=None if process.composed else process.name,
         namespace=system.namespace,
         parameters=[*files, dict(process.parameters)] if process.parameters else files,
         arguments=list(process.arguments),

@@ -49,9 +49,48 @@ def test_the_rest_of_the_arguments():
     system = describe({'namespace': '/left/', 'log_level': 'debug', 'rviz': 'true'})
     assert system.namespace == 'left'
     assert system.log_level == 'debug'
-    assert [p.package for p in system.processes] == ['vla_trt_ros', 'vla_trt_ros', 'rviz2']
-    tested = {row[0] for row in WIRING} | {'sim', 'task', 'namespace', 'log_level', 'rviz'}
-    assert tested | {'params_file'} == {a.name for a in ARGUMENTS}
+    executables = [p.executable for p in system.processes]
+    assert executables == ['command_node', 'policy_node', 'marker_node', 'rviz2']
+    assert [p.essential for p in system.processes] == [True, True, False, False]
+    tested = {row[0] for row in (*WIRING, *DETECTING)}
+    tested |= {'sim', 'task', 'namespace', 'log_level', 'rviz', 'params_file'}
+    assert tested == {a.name for a in ARGUMENTS}
+
+
+# With detectors the policy and they are one process, whose nodes read the same parameters.
+DETECTING = [
+    ('detectors', '', 'vla_node', 'detectors', ''),
+    ('classifiers', '', 'vla_node', 'classifiers', ''),
+    ('detector_rates', 'base=2,wrist=/3', 'vla_node', 'rates', 'base=2,wrist=/3'),
+    ('num_steps', '3', 'vla_node', 'num_steps', 3),
+    ('hold_on_labels', 'person', 'command_node', 'hold_on_labels', 'person'),
+    ('slow_on_labels', 'cup,dog', 'command_node', 'slow_on_labels', 'cup,dog'),
+]
+
+
+@pytest.mark.parametrize(('name', 'value', 'node', 'parameter', 'expected'), DETECTING)
+def test_argument_reaches_the_detectors(tmp_path, name, value, node, parameter, expected):
+    bundle = str(tmp_path)  # any folder: what is in it is read by the node
+    given = {'detectors': bundle, 'classifiers': f'{bundle}/.', **({name: value} if value else {})}
+    found = parameters(**given)
+    assert 'policy_node' not in found
+    assert found[node][parameter] == (expected or given[name])
+
+
+def test_nodes_of_one_process_keep_their_names(tmp_path):
+    (process,) = [p for p in describe({'detectors': str(tmp_path)}).processes if p.composed]
+    assert (process.name, process.module) == ('policy', 'compose')
+    assert process.arguments == ('policy', 'perception')
+
+
+def test_the_watch_asks_for_the_cameras_that_are_looked_at(tmp_path):
+    given = {'detectors': str(tmp_path), 'detector_rates': 'base=2', 'hold_on_labels': 'person'}
+    assert parameters(**given)['command_node']['watch_cameras'] == 'base'
+
+
+def test_watch_without_detectors_is_told():
+    notes = describe({'hold_on_labels': 'person'}).notes
+    assert any('the arm holds until a perception node of your own' in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +105,10 @@ def test_the_rest_of_the_arguments():
         ({'cameras': 'top=/x'}, "has no view 'top'; it has base, wrist"),
         ({'cameras': 'base'}, "'base' is not view=topic"),
         ({'params_file': 'nope.yaml'}, 'params_file nope.yaml does not exist'),
+        ({'detectors': 'nope'}, 'bundles/nope does not exist'),
+        ({'detectors': '/', 'classifiers': '/nope/x'}, '/nope/x does not exist'),
+        ({'detector_rates': 'top=5'}, "no camera 'top'; there are base, wrist, or all"),
+        ({'detector_rates': 'all=often'}, "rate 'often' is neither"),
     ],
 )
 def test_wrong_values_are_refused_by_name(given, message):

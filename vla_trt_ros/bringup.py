@@ -9,11 +9,20 @@ import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vla_trt_ros.config import NUM_STEPS, available, load_platform, load_robot, share_dir
+from vla_trt_ros.config import (
+    NUM_STEPS,
+    available,
+    find_file,
+    load_platform,
+    load_robot,
+    share_dir,
+)
 from vla_trt_ros.errors import ConfigError
+from vla_trt_ros.perception.choice import bundles_of, turns_of
 
 TRUE_FALSE = ('true', 'false')
 
@@ -58,7 +67,25 @@ ARGUMENTS = (
     ),
     Argument('sim', 'false', 'start the Meta-World simulator as the robot', TRUE_FALSE),
     Argument('task', 'reach', 'Meta-World task of the simulator, such as reach or drawer-open'),
-    Argument('rviz', 'false', 'open rviz2 on both cameras', TRUE_FALSE),
+    Argument(
+        'detectors',
+        '',
+        "detectors on the policy's frames: files of config/detectors, bundles or paths, "
+        'comma-separated; empty: none',
+    ),
+    Argument(
+        'classifiers', '', 'classifiers of what they find: bundles or paths, comma-separated'
+    ),
+    Argument(
+        'detector_rates',
+        'all=5',
+        'looks per second of each camera: all=5, or base=5,wrist=/3 for each third frame',
+    ),
+    Argument('hold_on_labels', '', 'labels of detections at which the arm holds, such as person'),
+    Argument('slow_on_labels', '', 'labels of detections at which the arm is slow'),
+    Argument(
+        'rviz', 'false', "open rviz2: cameras, detections, the chunk's path, status", TRUE_FALSE
+    ),
     Argument('namespace', '', 'ROS namespace of all nodes and topics'),
     Argument('params_file', '', 'ROS parameter YAML, read before these arguments'),
     Argument('log_level', 'info', 'lowest level to log', ('debug', 'info', 'warn', 'error')),
@@ -70,13 +97,20 @@ class Process:
     """One process of the system: executable of this package, node name and parameters."""
 
     executable: str
-    """Under lib/vla_trt_ros, and the module of that name in vla_trt_ros.nodes."""
+    """Under lib/vla_trt_ros; ``module`` is the same for those who start Python themselves."""
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     package: str = 'vla_trt_ros'
     arguments: tuple[str, ...] = ()
     essential: bool = True
     """False: the others go on when it ends, as they do when a person closes a window."""
+    composed: bool = False
+    """True: several nodes, which keep their own names; all get the same parameters."""
+
+    @property
+    def module(self) -> str:
+        """What runs it, in vla_trt_ros.nodes."""
+        return 'compose' if self.executable == 'vla_node' else self.executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +160,30 @@ def describe(given: Mapping[str, str]) -> Bringup:
         prompt = prompt_for(value['task'])
     controller = '' if value['controller'] == 'robot' else value['controller']
     common = {'robot': value['robot'], 'dry_run': dry_run}
+    turns = turns_of(value['detector_rates'], robot.cameras)
+    policy = Process(
+        'policy_node',
+        'policy',
+        {
+            **common,
+            'platform': value['platform'],
+            'policy': value['policy'],
+            'bundle': value['bundle'],
+            'prompt': prompt,
+            'cameras': value['cameras'],
+            'num_steps': int(value['num_steps']),
+        },
+    )
+    command = {
+        **common,
+        'controller': controller,
+        'hold_on_labels': value['hold_on_labels'],
+        'slow_on_labels': value['slow_on_labels'],
+        'watch_cameras': ','.join(turns),
+    }
     processes = [
-        Process('command_node', 'command', {**common, 'controller': controller}),
-        Process(
-            'policy_node',
-            'policy',
-            {
-                **common,
-                'platform': value['platform'],
-                'policy': value['policy'],
-                'bundle': value['bundle'],
-                'prompt': prompt,
-                'cameras': value['cameras'],
-                'num_steps': int(value['num_steps']),
-            },
-        ),
+        Process('command_node', 'command', command),
+        _with_perception(policy, value) if value['detectors'] else policy,
     ]
     if sim:
         processes.insert(
@@ -154,10 +197,13 @@ def describe(given: Mapping[str, str]) -> Bringup:
     if value['rviz'] == 'true':
         config = share_dir() / 'config' / 'rviz' / 'pi05.rviz'
         viewer = Process('rviz2', 'rviz', {}, 'rviz2', ('-d', str(config)), essential=False)
-        processes.append(viewer)
+        markers = Process('marker_node', 'markers', {'robot': value['robot']}, essential=False)
+        processes += [markers, viewer]
     notes = [f'platform {platform.name}: {platform.description}']
     if dry_run:
         notes.append('dry_run: nothing is sent to a controller; dry_run:=false moves the arm')
+    if (value['hold_on_labels'] or value['slow_on_labels']) and not value['detectors']:
+        notes.append('the arm holds until a perception node of your own publishes detections')
     return Bringup(
         processes=tuple(processes),
         namespace=value['namespace'].strip('/'),
@@ -166,6 +212,20 @@ def describe(given: Mapping[str, str]) -> Bringup:
         environment=transport_environment(os.environ),
         notes=tuple(notes),
     )
+
+
+def _with_perception(policy: Process, value: Mapping[str, str]) -> Process:
+    """The policy node and detectors in one process, so that they share the frames."""
+    for bundle in chain(*bundles_of(value['detectors'], value['classifiers'])):
+        find_file('bundles', bundle, '')
+    parameters = {
+        **policy.parameters,
+        'detectors': value['detectors'],
+        'classifiers': value['classifiers'],
+        'rates': value['detector_rates'],
+    }
+    nodes = ('policy', 'perception')
+    return Process('vla_node', policy.name, parameters, arguments=nodes, composed=True)
 
 
 def transport_environment(current: Mapping[str, str]) -> dict[str, str]:
@@ -201,7 +261,12 @@ def choices_of(argument: Argument) -> str:
     """What may be given, for help texts: the choices, or the installed files of that kind."""
     if argument.choices:
         return ' | '.join(argument.choices)
-    kinds = {'platform': 'platforms', 'robot': 'robots', 'policy': 'policies'}
+    kinds = {
+        'platform': 'platforms',
+        'robot': 'robots',
+        'policy': 'policies',
+        'detectors': 'detectors',
+    }
     if argument.name in kinds:
         return ' | '.join((*available(kinds[argument.name]), 'PATH'))
     return 'TEXT'

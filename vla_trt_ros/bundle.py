@@ -13,20 +13,26 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from vla_trt_ros.config import Backend, Precision, RobotConfig
+from vla_trt_ros.config import PERCEPTION_STAGES, STAGES, Backend, Precision, RobotConfig
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BundleError, ConfigError
 from vla_trt_ros.strict_yaml import build
 
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.json'
+PERCEPTION = ('detector', 'classifier')
+"""Families that look at pictures and move nothing: no robot, no statistics, no vocabulary."""
+
+Stage = Literal['vision', 'prefix', 'denoise', 'detect', 'classify']
+"""A policy's three; or the one of a detector or classifier."""
+_STAGES = dict(zip(PERCEPTION, ((stage,) for stage in PERCEPTION_STAGES), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
     """One engine file: which stage it is, how it was made, and its tensors in order."""
 
-    stage: Literal['vision', 'prefix', 'denoise']
+    stage: Stage
     backend: Backend
     precision: Precision
     file: str
@@ -44,7 +50,7 @@ class EngineEntry:
 class SourceEntry:
     """One portable ONNX graph: what `vla-trt build` makes engines of and parity judges."""
 
-    stage: Literal['vision', 'prefix', 'denoise']
+    stage: Stage
     precision: Precision
     file: str
     inputs: tuple[TensorSpec, ...]
@@ -100,20 +106,21 @@ class Manifest:
     name: str
     family: str
     created_by: str
-    layout: Layout
-    normalization: Literal['quantiles', 'mean_std']
-    norm_stats: str
-    tokenizer: str
     model_card: str
     """For people. Not in ``files``: what is said of a policy can change, the policy does not."""
     engines: tuple[EngineEntry, ...]
     files: dict[str, FileEntry]
+    layout: Layout | None = None
+    """This and the next three: of a policy alone."""
+    normalization: Literal['quantiles', 'mean_std'] = 'quantiles'
+    norm_stats: str = ''
+    tokenizer: str = ''
     sources: tuple[SourceEntry, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
     """Free text for people: licence, seed, training data."""
 
     def __post_init__(self) -> None:
-        used = {self.norm_stats, self.tokenizer}
+        used = {name for name in (self.norm_stats, self.tokenizer) if name}
         used |= {e.file for e in self.engines} | {s.file for s in self.sources}
         used |= {name for s in self.sources for name in s.weights}
         for name in sorted(used - set(self.files)):
@@ -168,13 +175,23 @@ class Bundle:
 
     @property
     def layout(self) -> Layout:
-        """Robot, joints and step time."""
+        """Robot, joints and step time; BundleError for a bundle that holds no policy."""
+        if self.manifest.layout is None:
+            raise BundleError(
+                f'bundle {self.name!r} holds a {self.manifest.family}, which drives no robot; '
+                'choose the bundle of a policy.'
+            )
         return self.manifest.layout
 
     @property
     def views(self) -> tuple[str, ...]:
         """Camera names in the network's order; every family's config has ``views``."""
         return tuple(self.config['views'])
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Stages of its family, in the order that they run."""
+        return _STAGES.get(self.manifest.family, STAGES)
 
     @property
     def norm_stats_sha256(self) -> str:
@@ -277,7 +294,17 @@ def _parse(raw: bytes, where: Path) -> tuple[Manifest, Mapping[str, Any]]:
         )
     config = data.pop('config', None)
     views = config.get('views') if isinstance(config, dict) else None
-    if not isinstance(views, list) or not all(isinstance(v, str) for v in views) or not views:
+    looks = data.get('family') in PERCEPTION
+    for key in ('layout', 'normalization', 'norm_stats', 'tokenizer'):
+        if (key in data) == looks:
+            state = 'does not belong in' if looks else 'is missing from'
+            raise BundleError(
+                f'{where}: {key!r} {state} the manifest of family {data.get("family")!r}; export '
+                'the bundle again.'
+            )
+    if looks and isinstance(config, dict):
+        pass  # it has no views; perception/spec.py checks the rest
+    elif not isinstance(views, list) or not all(isinstance(v, str) for v in views) or not views:
         raise BundleError(f'{where}: config.views must list camera names; export again.')
     try:
         return build(Manifest, data, str(where)), config

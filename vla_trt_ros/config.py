@@ -16,6 +16,9 @@ from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.strict_yaml import load_yaml
 
 STAGES = ('vision', 'prefix', 'denoise')
+"""Of a policy."""
+PERCEPTION_STAGES = ('detect', 'classify')
+"""Of a detector and of a classifier."""
 NUM_STEPS = (1, 2, 3, 5, 10)
 """Step counts that a bundle may carry: those of the published Pi0.5 latency tables."""
 
@@ -66,6 +69,8 @@ class PlatformConfig:
     vision: StageChoice
     prefix: StageChoice
     denoise: StageChoice
+    perception: StageChoice = field(default_factory=lambda: StageChoice('onnxruntime', 'fp32'))
+    """Detectors and classifiers."""
     threads: int = 0
     """Threads of a CPU engine; 0 = all cores but one, which the camera path needs."""
 
@@ -73,7 +78,7 @@ class PlatformConfig:
         precisions_of(self.target)
         if self.threads < 0:
             raise ConfigError(f'threads {self.threads} is negative; use 0 for automatic.')
-        for stage in STAGES:
+        for stage in (*STAGES, 'perception'):
             choice = self.stage(stage)
             if choice.precision not in _GPU_PRECISIONS[self.target]:
                 able = ', '.join(_GPU_PRECISIONS[self.target])
@@ -86,7 +91,10 @@ class PlatformConfig:
                 )
 
     def stage(self, name: str) -> StageChoice:
-        """The choice for stage 'vision', 'prefix' or 'denoise'."""
+        """The choice for stage 'vision', 'prefix' or 'denoise', or for 'detect' and 'classify',
+        which are both ``perception``.
+        """
+        name = 'perception' if name in PERCEPTION_STAGES else name
         choice: StageChoice = getattr(self, name)
         return choice
 
@@ -224,6 +232,11 @@ class RobotConfig:
     the command gate refuses such chunks."""
     readings: tuple[ReadingConfig, ...] = ()
     """What the state of a policy is made of, in this order; empty: the joints."""
+    tip: tuple[str, ...] = ()
+    """Joints that are the x, y and z of the hand in ``frame``, where the robot has such: the path
+    that rviz draws. Empty: none is drawn."""
+    frame: str = 'base_link'
+    """Coordinates of ``tip``."""
     joint_states_topic: str = 'joint_states'
     max_camera_skew_ms: float = 60.0
     controller: ControllerConfig = field(default_factory=ControllerConfig)
@@ -238,6 +251,10 @@ class RobotConfig:
             raise ConfigError(f'joint {doubled[0]!r} is listed twice.')
         if self.action_space == 'raw' and not self.readings:
             raise ConfigError('raw inputs are never measured: list the readings of the state.')
+        if self.tip and (len(self.tip) != 3 or not set(self.tip) <= set(self.joint_names)):
+            raise ConfigError(
+                f'tip {", ".join(self.tip)} must be three of the joints: those of x, y and z.'
+            )
         if not self.cameras:
             raise ConfigError('cameras is empty; name at least one view.')
         if not 1.0 <= self.control_rate <= 1000.0:

@@ -37,7 +37,7 @@ class State(enum.IntEnum):
 
 
 class Reason(enum.IntEnum):
-    """Why a node does not run; the numbers are PolicyStatus.msg's."""
+    """Why a node does not run, or runs slowly; the numbers are PolicyStatus.msg's."""
 
     NONE = 0
     NO_IMAGE = 1
@@ -57,6 +57,9 @@ class Reason(enum.IntEnum):
     ESTOP = 15
     DISABLED = 16
     CLOCK = 17
+    PERCEPTION_HOLD = 18
+    PERCEPTION_SLOW = 19
+    STALE_DETECTIONS = 20
 
 
 class ChunkFlag(enum.IntFlag):
@@ -134,6 +137,18 @@ class JointSample:
     names: tuple[str, ...]
     positions: Float64Array
     velocities: Float64Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A label that a detector or classifier gives to a part of a picture; edges in its pixels."""
+
+    label: str
+    score: float
+    left: float
+    upper: float
+    right: float
+    lower: float
 
 
 @dataclass(frozen=True, slots=True)

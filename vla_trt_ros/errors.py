@@ -45,5 +45,9 @@ class BadPrompt(BadInput):
     """A prompt is empty, too long for every bucket, or not text."""
 
 
+class BadDetections(BadInput):
+    """Detections hold NaN or Inf, or no stamp."""
+
+
 class BadAction(BadInput):
     """A chunk holds NaN or Inf, or does not fit the robot."""

@@ -6,6 +6,7 @@ Image rows are checked here against the message's own header; what the bytes mea
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ from vla_trt_ros.datatypes import (
     Command,
     CommandKind,
     JointSample,
+    LabelledBox,
     Uint8Array,
 )
-from vla_trt_ros.errors import BadAction, BadImage, BadState
+from vla_trt_ros.errors import BadAction, BadDetections, BadImage, BadInput, BadState
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -191,7 +193,31 @@ def command_from_positions(msg: Any, receive_ns: int, robot: RobotConfig) -> Com
     )
 
 
-def _header_stamp(msg: Any, error: type[BadImage] | type[BadState]) -> int:
+def boxes_from_msg(msg: Any) -> tuple[int, tuple[LabelledBox, ...]]:
+    """vision_msgs/Detection2DArray to the stamp of its picture and a box for every label that
+    something in it was given. Raises BadDetections for NaN or Inf.
+    """
+    boxes = []
+    for detection in msg.detections:
+        centre, box = detection.bbox.center.position, detection.bbox
+        half_x, half_y = float(box.size_x) / 2, float(box.size_y) / 2
+        for result in detection.results:
+            label, score = result.hypothesis.class_id, float(result.hypothesis.score)
+            numbers = (
+                centre.x - half_x,
+                centre.y - half_y,
+                centre.x + half_x,
+                centre.y + half_y,
+            )
+            if not all(map(math.isfinite, (score, *numbers))):
+                raise BadDetections(
+                    f'detection of {label!r} holds NaN or Inf: check the detector with its bundle.'
+                )
+            boxes.append(LabelledBox(label, score, *numbers))
+    return _header_stamp(msg, BadDetections), tuple(boxes)
+
+
+def _header_stamp(msg: Any, error: type[BadInput]) -> int:
     stamp = stamp_ns(msg.header.stamp)
     if stamp <= 0:
         raise error('header.stamp is zero: the driver must stamp its messages, age is unknown.')

@@ -140,3 +140,33 @@ def test_reset_forgets_frames_and_counts():
     latest.reset()
     assert latest.freshness(T0).reason is Reason.NO_IMAGE
     assert latest.stats()['base'].received == 0
+
+
+def test_who_looks_beside_sees_what_the_tick_took():
+    latest = two_cameras()
+    assert latest.beside('base') is None
+    both(latest, T0, T0)
+    assert latest.beside('base').stamp_ns == T0
+    latest.take()
+    latest.offer('base', rgb_frame(T0 + 30 * MS))
+    assert latest.beside('base').stamp_ns == T0
+    assert latest.newest('base').stamp_ns == T0 + 30 * MS
+    latest.take()
+    assert latest.beside('base').stamp_ns == T0 + 30 * MS
+
+
+def test_beside_a_policy_that_stands_still_it_is_the_newest_frame():
+    latest = two_cameras()
+    both(latest, T0, T0)
+    latest.take()
+    latest.offer('base', rgb_frame(T0 + 100 * MS))
+    assert latest.beside('base').stamp_ns == T0
+    latest.offer('base', rgb_frame(T0 + 101 * MS))
+    assert latest.beside('base').stamp_ns == T0 + 101 * MS
+
+
+def test_beside_does_not_use_a_frame_up():
+    latest = two_cameras()
+    both(latest, T0, T0)
+    latest.beside('base')
+    assert latest.wait_new(0.0)

@@ -10,11 +10,14 @@ import pytest
 pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS distribution")
 if find_spec('metaworld') is None:  # not imported here: MuJoCo would choose its OpenGL
     pytest.skip("needs the simulator: pip install '.[sim]'", allow_module_level=True)
+pytest.importorskip('onnx', reason='makes a detector with it')
 pytest.importorskip('av', reason="needs the video writer: pip install '.[sim]'")
 
 import av
+from bright_bundles import bright_detector
 from PIL import Image
 
+from vla_trt_ros.viz.boxes import colour_of
 from vla_trt_ros.viz.canvas import NEWS
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -33,7 +36,9 @@ def run_demo(out, *words):
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp('demo')
     words = ['--tasks', 'drawer-open,reach', '--limit', '2.2', '--steps', '1,3']
-    done = run_demo(out, *words, '--json', str(out / 'live.json'), 'prompt:=wave at me')
+    detector = bright_detector(out / 'bright', score_threshold=0.1)
+    words += ['prompt:=wave at me', f'detectors:={detector}', 'detector_rates:=base=5']
+    done = run_demo(out, *words, '--json', str(out / 'live.json'))
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'Traceback' not in done.stdout + done.stderr + (out / 'nodes.log').read_text()
     return out
@@ -55,6 +60,17 @@ def test_summary_counts_chunks_tasks_and_clean_ends(demo):
     assert all(t['episodes'] == 1 for t in tasks)
     assert {t['prompt'] for t in tasks} == {'wave at me'}
     assert {tuple(t['seeds']) for t in tasks} == {(900_000, 900_000)}
+
+
+def test_what_the_detector_saw_is_counted_and_drawn(demo):
+    summary = json.loads((demo / 'summary.json').read_text())
+    assert summary['looks'] > 10
+    assert summary['looks_with_boxes'] == summary['looks']
+    assert 0 < summary['detect_p50_ms'] < 50
+    with Image.open(demo / 'scene.png') as page:
+        assert colour_of('person') in {
+            colour for _, colour in page.convert('RGB').getcolors(1 << 20)
+        }
 
 
 def test_the_nodes_were_told_one_scene_after_another(demo):

@@ -9,6 +9,7 @@ import pytest
 from vla_trt_ros.cli.demo_stage import Stage, caption, outcome, status_line
 from vla_trt_ros.cli.demo_turns import turns
 from vla_trt_ros.errors import VlaError
+from vla_trt_ros.viz.boxes import Box, colour_of
 from vla_trt_ros.viz.canvas import GOOD, NEWS
 
 TURN, OTHER = turns(['reach', 'pick-place'], seed=900, steps=[3], limit=0.3)
@@ -27,6 +28,10 @@ class Nodes:
         self.rate_hz = 20.0
         self.dead = None
         self._begun = None
+        self.seen = ''
+        self.chunk = None
+        self.looked_at = {}.get
+        self.filmed = {}
 
     @property
     def solved_at(self):
@@ -59,6 +64,10 @@ class Nodes:
     def add(self, now, pictures, text, mark):
         self.marks.append(mark)
         self.text = text
+        self.filmed = pictures
+
+    def boxes(self, view):
+        return [Box(0, 0, 3, 3, '', 'cup')] if view == self.seen else []
 
 
 def staged(after, **kind):
@@ -115,3 +124,18 @@ def test_a_node_that_ends_ends_the_demo():
     nodes.dead = ('policy', 1)
     with pytest.raises(VlaError, match='policy ended with status 1'):
         stage.play(nodes, TURN)
+
+
+@pytest.mark.parametrize('seen', ['base', 'wrist'])
+def test_film_shows_what_detectors_saw_in_the_camera_they_saw_it_in(seen):
+    nodes = Nodes(after=0.1)
+    nodes.seen = seen
+    nodes.pictures['wrist'] = nodes.pictures['base']
+    stage = Stage(nodes, nodes, linger=0.0)
+    stage.recorder = nodes
+    stage.play(nodes, TURN)
+    marked = {view: tuple(picture[2, 2]) for view, picture in nodes.filmed.items()}
+    assert marked.pop(seen) == colour_of('cup')
+    assert set(marked.values()) == {(0, 0, 0)}
+    assert not nodes.pictures['base'].any()
+    assert stage.scene is None  # the turn was over before its mark was gone

@@ -62,6 +62,17 @@ def test_each_process_becomes_a_node_with_its_parameters(module, tmp_path):
         assert node.parameters == [str(params), dict(process.parameters)]
 
 
+def test_nodes_of_one_process_are_not_renamed(module, tmp_path):
+    """One name for both would make them twins."""
+    nodes = start(module, detectors=str(tmp_path))
+    assert [(n.executable, n.name) for n in nodes] == [
+        ('command_node', 'command'),
+        ('vla_node', None),
+    ]
+    assert nodes[1].arguments == ['policy', 'perception']
+    assert nodes[1].parameters[0]['detectors'] == str(tmp_path)
+
+
 def test_misspelt_word_is_refused_only_where_it_was_meant_for_this_file(module, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['ros2', 'launch', 'vla_trt_ros', 'pi05.launch.py'])
     with pytest.raises(ConfigError, match=r"unknown argument 'dryrun'; did you mean dry_run\?"):

@@ -92,11 +92,11 @@ def test_ros_packages_that_nodes_import_are_declared():
 @pytest.mark.parametrize(
     ('folders', 'extras'),
     [
-        (('actions', 'camera', 'policies', 'preprocess', '.'), ()),
+        (('actions', 'camera', 'perception', 'policies', 'preprocess', '.'), ()),
         (('sim', 'viz'), ('sim', 'libero')),
         (('bags',), ('bags',)),
         (('conversion',), ('bags', 'frames')),
-        (('export',), ('export', 'frames')),
+        (('export',), ('export', 'frames', 'detectors')),
         (('policies/pi05/cuda',), ('cuda-graph',)),
     ],
 )

@@ -41,6 +41,21 @@ def test_messages_and_service_go_through_the_middleware_s_bytes(venv):
     assert out.splitlines() == ['[1.0, 2.5, -3.0, 0.25]', 'reach']
 
 
+def test_vision_msgs_come_along_where_ros_lacks_them(venv):
+    out = python(
+        venv,
+        'import vision_msgs\n'
+        'from rclpy.serialization import deserialize_message as d, serialize_message as s\n'
+        'from vision_msgs.msg import Detection2D, Detection2DArray\n'
+        'message = Detection2DArray(detections=[Detection2D(id="a")])\n'
+        'print(vision_msgs.__file__)\n'
+        'print(d(s(message), Detection2DArray).detections[0].id)\n',
+    )
+    where, read = out.splitlines()
+    assert where.startswith(str(venv))
+    assert read == 'a'
+
+
 def test_share_folder_is_the_environment_s(venv):
     out = python(
         venv,
@@ -95,5 +110,6 @@ def test_uninstall_leaves_nothing(venv):
     before = [p for p in venv.rglob('*vla_trt_ros*') if p.suffix == '.so']
     assert len(before) > 3
     run([venv / 'bin/pip', 'uninstall', '-y', 'vla_trt_ros'], cwd=venv)
-    left = [p for p in venv.rglob('*vla_trt_ros*') if p.is_file()]
+    ours = ('*vla_trt_ros*', '*vision_msgs*')
+    left = [p for pattern in ours for p in venv.rglob(pattern) if p.is_file()]
     assert left == []

@@ -15,10 +15,10 @@ def test_archive_has_what_the_build_reads(source, tmp_path):
     (archive,) = tmp_path.glob('*.tar.gz')
     with tarfile.open(archive) as tar:
         names = {name.partition('/')[2] for name in tar.getnames()}
-    folders = ('msg', 'srv', 'scripts', 'launch', 'config', 'bundles', 'vla_trt_ros')
+    folders = ('msg', 'srv', 'cmake', 'interfaces', 'scripts', 'launch', 'config', 'bundles')
     wanted = {
         str(path.relative_to(source))
-        for folder in folders
+        for folder in (*folders, 'vla_trt_ros')
         for path in (source / folder).rglob('*')
         if path.is_file() and '__pycache__' not in path.parts
     }

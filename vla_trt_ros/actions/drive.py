@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Drive:
     """
 
     def __init__(self, robot: RobotConfig, limits: Limits, kind: CommandKind) -> None:
-        self._limits = limits
+        self._limits = self._full = limits
         self._kind = kind
         self._safety = robot.safety
         self._period_ns = robot.step_ns
@@ -34,6 +35,10 @@ class Drive:
         self._fade_in: FadeIn | None = None
         self._unsent: Timeline | None = None
         self._sent: tuple[Float64Array, int] | None = None
+
+    def set_pace(self, share: float) -> None:
+        """Keep to ``share``, above 0 to 1, of the speed limits in what is joined from now on."""
+        self._limits = replace(self._full, speed=self._full.speed * share)
 
     def over(self, now_ns: int) -> bool:
         """True while nothing moves: before the first motion, and after the end of each."""
@@ -120,7 +125,7 @@ class Drive:
         position, velocity = motion.at(now_ns + self._period_ns)
         sent, sent_ns = self._sent
         # A tick that comes late must not make up for it in one leap.
-        reach = self._limits.speed * min(now_ns - sent_ns, self._period_ns) / NS
+        reach = self._full.speed * min(now_ns - sent_ns, self._period_ns) / NS
         position = np.clip(position, sent - reach, sent + reach)
         self._sent = (position, now_ns)
         period = np.array([self._period_ns / NS])

@@ -5,6 +5,7 @@ ladder as a table.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from vla_trt_ros.actions.drive import Drive
 from vla_trt_ros.actions.feedback import Feedback
 from vla_trt_ros.actions.limits import Limits
 from vla_trt_ros.actions.status import GateStatus
+from vla_trt_ros.actions.watch import Watch
 from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.datatypes import (
     NS,
@@ -24,6 +26,7 @@ from vla_trt_ros.datatypes import (
     Counters,
     Float64Array,
     JointSample,
+    LabelledBox,
     Reason,
     State,
 )
@@ -34,6 +37,14 @@ CLOCK_SLACK_NS = 10_000_000
 """Time may step back this far, as a disciplined clock does, before it counts as a jump."""
 TRACKING_WINDOW_NS = 10 * NS
 """`SafetyConfig.max_tracking_errors` counts within this."""
+_JUDGED_ANEW = (
+    Reason.NO_STATE,
+    Reason.STALE_STATE,
+    Reason.BAD_STATE,
+    Reason.BAD_ACTION,
+    Reason.PERCEPTION_HOLD,
+    Reason.STALE_DETECTIONS,
+)
 
 
 class CommandGate:
@@ -41,7 +52,8 @@ class CommandGate:
 
     One thread offers inputs and calls `tick`, at control_rate and after an input that should act
     at once. All times are nanoseconds of one clock. ``kind``: default is the robot file's.
-    ``dry_run``: everything is computed, no Command leaves.
+    ``dry_run``: everything is computed, no Command leaves. ``watch``: what must not be in view of
+    the cameras while the arm moves; None: nobody looks.
     """
 
     def __init__(
@@ -51,8 +63,12 @@ class CommandGate:
         kind: CommandKind | None = None,
         dry_run: bool = True,
         enabled: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.robot = robot
+        self.watch = watch
+        self._pace = 1.0
+        self._paced_ns: int | None = None
         self.kind = kind or CommandKind(robot.controller.kind)
         self.dry_run = dry_run
         self._safety = robot.safety
@@ -107,6 +123,21 @@ class CommandGate:
             return Reason.NONE
         self._reject(fault)
         return Reason.BAD_STATE if fault == 'state_bad' else Reason.STALE_STATE
+
+    def offer_detections(
+        self, camera: str, stamp_ns: int, boxes: Iterable[LabelledBox], now_ns: int
+    ) -> None:
+        """What the picture of ``camera``, exposed at ``stamp_ns``, shows; the next `tick` acts."""
+        now_ns = self._advance(now_ns)
+        if self.watch is not None:
+            fault = self.watch.offer(camera, stamp_ns, boxes, now_ns)
+            if fault:
+                self._reject(fault)
+
+    def refuse_detections(self, now_ns: int) -> None:
+        """Detections that cannot be used; where no others come, the arm holds."""
+        self._advance(now_ns)
+        self._reject('detections_bad')
 
     def refuse_chunk(self, error: BadAction, now_ns: int) -> None:
         """A chunk message so malformed that no ActionChunk could be made of it."""
@@ -200,10 +231,11 @@ class CommandGate:
     def status(self) -> GateStatus:
         """The status as of the last call that gave a time."""
         running = self._state is State.RUNNING
+        why = self._slowness(self._now_ns or 0) if running else self._why
         return GateStatus(
             state=self._state,
-            reason=self._why.reason,
-            text=self._why.text,
+            reason=why.reason,
+            text=why.text,
             dry_run=self.dry_run,
             estop_latched=self._state is State.ESTOPPED,
             rows_left=self._drive.rows_left(self._now_ns or 0) if running else 0,
@@ -218,6 +250,9 @@ class CommandGate:
         # After a clock jump there are no joint states yet; the jump is the reason to tell.
         expected = fault.reason is Reason.NO_STATE and self._idle.reason is Reason.CLOCK
         self._why = self._idle if fault.ok or expected else fault
+        if fault.reason is Reason.PERCEPTION_HOLD:
+            # Waiting until somebody has left is no fault: it may last, and ends by itself.
+            self._since_ns = now_ns
         if fault.ok and self._pending is not None:
             self._start(self._pending, now_ns)
         held = (now_ns - self._since_ns) / NS
@@ -231,6 +266,8 @@ class CommandGate:
             return
         self._pending = None
         here = self._keeping_grip(measured[0], now_ns)
+        self._paced_ns = None
+        self._set_pace(now_ns)
         if self._count(self._drive.start(chunk, here, now_ns)):
             self._enter(State.RUNNING, reasons.OK, now_ns)
 
@@ -238,6 +275,7 @@ class CommandGate:
         fault = self._fault(now_ns)
         if fault.ok:
             fault = self._tracking()
+        self._set_pace(now_ns)
         if fault.ok and self._pending is not None:
             chunk, self._pending = self._pending, None
             self._count(self._drive.follow(chunk, now_ns))
@@ -248,7 +286,23 @@ class CommandGate:
 
     def _fault(self, now_ns: int) -> Freshness:
         joints = self._feedback.freshness(now_ns)
-        return self._bad_chunk if joints.ok else joints
+        fault = self._bad_chunk if joints.ok else joints
+        return self.watch.freshness(now_ns) if fault.ok and self.watch is not None else fault
+
+    def _slowness(self, now_ns: int) -> Freshness:
+        return reasons.OK if self.watch is None else self.watch.slowness(now_ns)
+
+    def _set_pace(self, now_ns: int) -> None:
+        """Towards slow or full speed, all the way in brake_time, and no faster than that."""
+        if self.watch is None:
+            return
+        goal = 1.0 if self._slowness(now_ns).ok else self.watch.config.slow_factor
+        before_ns, self._paced_ns = self._paced_ns, now_ns
+        step = (
+            (now_ns - before_ns) / NS / self._safety.brake_time if before_ns is not None else 1.0
+        )
+        self._pace += min(max(goal - self._pace, -step), step)
+        self._drive.set_pace(self._pace)
 
     def _tracking(self) -> Freshness:
         measured = self._feedback.measured()
@@ -310,8 +364,8 @@ class CommandGate:
 
     def _enter(self, state: State, why: Freshness, now_ns: int) -> None:
         self._state, self._why, self._since_ns = state, why, now_ns
-        from_joints = why.reason in (Reason.NO_STATE, Reason.STALE_STATE, Reason.BAD_STATE)
-        self._idle = reasons.NO_CHUNK if from_joints or why.reason is Reason.BAD_ACTION else why
+        # What `_fault` tells anew in every tick is not what it waits for once that is over.
+        self._idle = reasons.NO_CHUNK if why.reason in _JUDGED_ANEW else why
         # Only a chunk that comes after this may move the arm again.
         self._pending = None
 
@@ -325,6 +379,9 @@ class CommandGate:
         self._restarted_ns = None
         self._counters.add('clock_jumps')
         self._feedback.forget()
+        if self.watch is not None:
+            self.watch.forget()
+        self._paced_ns = None
         self._tracking_errors.clear()
         moving = self._state in (State.RUNNING, State.HOLDING)
         self._drive.rebase(last_ns, now_ns, send=moving)

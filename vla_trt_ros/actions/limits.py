@@ -78,7 +78,7 @@ def limit_rows(
     clamped = np.zeros(rows.shape[1], dtype=np.int64)
     speed = limits.speed
     target = np.clip(rows, limits.lower, limits.upper)
-    p0, v0 = position, np.clip(velocity, -speed, speed)
+    p0, v0 = position, velocity
     # A Hermite piece is a Bezier curve. Its velocity stays between v0, 3 * mean - v0 - v1 and v1,
     # its position between p0, p0 + h * v0 / 3, p1 - h * v1 / 3 and p1: bounding those bounds all.
     for k, h in enumerate(steps):

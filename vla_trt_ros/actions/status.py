@@ -9,7 +9,9 @@ from vla_trt_ros.datatypes import Reason, State
 
 @dataclass(frozen=True, slots=True)
 class GateStatus:
-    """What the gate does and why; ``reason`` and ``text`` are empty while it runs."""
+    """What the gate does and why; ``reason`` and ``text`` are empty while it runs at full
+    speed.
+    """
 
     state: State
     reason: Reason

@@ -35,11 +35,12 @@ class CameraStats:
 
 
 class _Slot:
-    __slots__ = ('backward_run', 'fault', 'frame', 'last_backward', 'stats', 'used')
+    __slots__ = ('backward_run', 'fault', 'frame', 'last_backward', 'stats', 'taken', 'used')
 
     def __init__(self) -> None:
         self.frame: CameraFrame | None = None
         self.used = False
+        self.taken: CameraFrame | None = None
         self.stats = CameraStats()
         self.fault = ''
         self.backward_run = 0
@@ -108,6 +109,7 @@ class LatestFrames:
         with self._changed:
             for slot in self._slots.values():
                 slot.used = slot.frame is not None
+                slot.taken = slot.frame
             return {name: s.frame for name, s in self._slots.items() if s.frame is not None}
 
     def freshness(self, now_ns: int) -> Freshness:
@@ -138,6 +140,18 @@ class LatestFrames:
         """What is in a slot, without using it up."""
         with self._changed:
             return self._slots[camera].frame
+
+    def beside(self, camera: str) -> CameraFrame | None:
+        """The frame for those who look beside the tick: the one that it took last, so that both
+        speak of the same pixels. The newest where no tick took one for max_age_ms.
+        """
+        with self._changed:
+            slot = self._slots[camera]
+            newest, taken = slot.frame, slot.taken
+        if newest is None or taken is None:
+            return newest
+        behind_ms = (newest.stamp_ns - taken.stamp_ns) / 1e6
+        return taken if 0 <= behind_ms <= self._cameras[camera].max_age_ms else newest
 
     def reset(self) -> None:
         """Empty slots, zero counts: a new activation starts with new frames."""

@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     )
     path = find_file('bundles', args.bundle, '')
     trt = choose_builder(target, path, args.builder, local_target())
-    precisions = choices(platform, wanted)
     bundle = open_bundle(path)
+    precisions = choices(platform, wanted, bundle.stages)
     jobs = plan_jobs(bundle, precisions, target, wanted, trt)
     rows: list[dict[str, object]] = []
     progress = Progress(len(jobs))

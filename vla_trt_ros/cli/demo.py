@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_trt_ros.bringup import describe, parse
-from vla_trt_ros.cli.demo_report import summarise, write, write_records
+from vla_trt_ros.cli.demo_report import summarise, write, write_records, write_scene
 from vla_trt_ros.cli.demo_stage import Stage
 from vla_trt_ros.cli.demo_turns import Turn, turns
 from vla_trt_ros.cli.processes import Children
 from vla_trt_ros.cli.words import step_counts
-from vla_trt_ros.config import load_robot
+from vla_trt_ros.config import RobotConfig, load_robot
 from vla_trt_ros.errors import ConfigError, VlaError
+from vla_trt_ros.perception.choice import turns_of
 from vla_trt_ros.sim.prompts import BENCHMARK_TASKS
 from vla_trt_ros.sim.seeds import HELD_OUT_FROM
 
@@ -89,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     system = describe(given)
     robot = load_robot(given.get('robot', 'metaworld'))
     topics = {view: camera.topic for view, camera in robot.cameras.items()}
+    looked_at = _cameras_looked_at(given, robot)
     until = args.seconds or (_DEMO if not args.episodes else math.inf)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with (
         log.open('wb') as stream,
         Children(system, stream) as children,
-        Monitor(system.namespace, {} if args.no_video else topics) as monitor,
+        Monitor(system.namespace, {} if args.no_video else topics, looked_at) as monitor,
     ):
         print(f'starting {", ".join(children.pids())}; their output is in {log}', flush=True)
         begin = time.monotonic()
@@ -115,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         statuses = children.stop()
     summary = summarise(monitor, stage.played, startup, statuses)
     write(monitor, summary, out)
+    if stage.scene is not None:
+        print(f'wrote {write_scene(stage.scene, robot, out)}')
     if args.json:
         print(f'wrote {write_records(summary, Path(args.json))}')
     if isinstance(stopped, VlaError):
@@ -126,6 +130,12 @@ def run(args: argparse.Namespace) -> int:
     if bad:
         print(f'ended with an error: {bad}; see {log}', file=sys.stderr)
     return 1 if bad else 0
+
+
+def _cameras_looked_at(given: dict[str, str], robot: RobotConfig) -> tuple[str, ...]:
+    if not given.get('detectors'):
+        return ()
+    return tuple(turns_of(given.get('detector_rates', 'all=5'), robot.cameras))
 
 
 def _plan(args: argparse.Namespace, given: dict[str, str]) -> list[Turn]:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vla_trt_ros.cli.demo_stage import SceneSeen
 from vla_trt_ros.cli.demo_turns import Played, chunk_rate, tally
+from vla_trt_ros.config import RobotConfig
 from vla_trt_ros.hardware import cpu_name
+from vla_trt_ros.messages import chunk_from_msg
+from vla_trt_ros.viz.tip_path import tip_path
 
 if TYPE_CHECKING:
     from vla_trt_ros.nodes.monitor import Monitor
@@ -45,7 +49,23 @@ def summarise(
         'frames_dropped': list(timings[-1].frames_dropped),
         'commands_clamped': command.clamped if command else 0,
         'exit_statuses': statuses,
+        **_perception(monitor),
         'tasks': tally(played),
+    }
+
+
+def _perception(monitor: Monitor) -> dict[str, Any]:
+    """What detectors did; nothing where there were none."""
+    looks = list(monitor.looks)
+    if not looks:
+        return {}
+    return {
+        'looks': len(looks),
+        'looks_with_boxes': sum(look.detections > 0 for look in looks),
+        'detect_p50_ms': _round(np.percentile([look.detect_ms for look in looks], 50)),
+        'classify_p50_ms': _round(np.percentile([look.classify_ms for look in looks], 50)),
+        'look_end_to_end_p50_ms': _round(np.percentile([k.end_to_end_ms for k in looks], 50)),
+        'look_turns_skipped': sum({k.camera: k.turns_skipped for k in looks}.values()),
     }
 
 
@@ -81,6 +101,17 @@ def write(monitor: Monitor, summary: dict[str, Any], out: Path) -> None:
             print(f'  {key:<20} {value}')
     print('\n'.join(table(summary['tasks'])))
     print(f'wrote {path}')
+
+
+def write_scene(scene: SceneSeen, robot: RobotConfig, out: Path) -> Path:
+    """What rviz would have shown at one moment, into ``out``/scene.png."""
+    from vla_trt_ros.viz.scene_plot import Snapshot, plot_scene
+
+    path = np.empty((0, 3))
+    if scene.chunk is not None:
+        path = tip_path(chunk_from_msg(scene.chunk), robot)
+    snapshot = Snapshot(scene.pictures, scene.boxes, path, scene.words, robot.frame)
+    return plot_scene(snapshot, out / 'scene.png')
 
 
 def table(records: list[dict[str, Any]]) -> list[str]:

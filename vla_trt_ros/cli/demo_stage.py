@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vla_trt_ros.cli.demo_turns import Played, Turn, solved
 from vla_trt_ros.cli.processes import Children
-from vla_trt_ros.datatypes import Reason, State
+from vla_trt_ros.datatypes import Reason, State, Uint8Array
 from vla_trt_ros.errors import VlaError
+from vla_trt_ros.viz.boxes import Box, draw_boxes
 from vla_trt_ros.viz.canvas import GOOD, NEWS, Mark
 
 if TYPE_CHECKING:
@@ -21,6 +24,22 @@ if TYPE_CHECKING:
 
 _FRAME = 0.03  # seconds between looks at the cameras
 _NEWS = 1.5  # seconds for which a film tells of a new task
+
+
+@dataclass(frozen=True, slots=True)
+class SceneSeen:
+    """One moment: pictures without and with what was found in them, by view."""
+
+    pictures: Mapping[str, Uint8Array]
+    boxes: Mapping[str, Sequence[Box]]
+    chunk: Any
+    """ActionChunk message, or None."""
+    words: str
+
+    @property
+    def found(self) -> int:
+        """Boxes in all views."""
+        return sum(map(len, self.boxes.values()))
 
 
 class Stage:
@@ -43,6 +62,8 @@ class Stage:
         self._told = 0.0
         self._mark: Mark | None = None
         self._begin = time.monotonic()
+        self.scene: SceneSeen | None = None
+        """The latest moment of those with the most boxes, while the arm moved."""
         self.recorder: Recorder | None = None
         """What films; None: nothing does."""
         self.played: list[Played] = []
@@ -98,10 +119,24 @@ class Stage:
             # What the turn is stays in view for a moment after the arm was let go.
             news = self._mark is not None and self._mark.colour == NEWS
             mark = None if news and now > self._told + _NEWS else self._mark
-            self.recorder.add(now, pictures, caption(self._monitor, self._turn, self.played), mark)
+            words = caption(self._monitor, self._turn, self.played)
+            boxes = {view: self._monitor.boxes(view) for view in pictures}
+            found = sum(map(len, boxes.values()))
+            if mark is None and found and (self.scene is None or found >= self.scene.found):
+                self.scene = self._scene(pictures, boxes, words)
+            drawn = {view: draw_boxes(p, boxes[view]) for view, p in pictures.items()}
+            self.recorder.add(now, drawn, words, mark)
         if sys.stdout.isatty():
             line = status_line(self._monitor, self._turn, self.played, self.seconds)
             print(f'\r{line:<118}', end='', flush=True)
+
+    def _scene(
+        self, pictures: Mapping[str, Uint8Array], boxes: Mapping[str, Sequence[Box]], words: str
+    ) -> SceneSeen:
+        """With the pictures that the boxes were found in, where they are still there."""
+        found = {view: self._monitor.looked_at(view) for view in pictures}
+        exact = {v: pictures[v] if p is None else p for v, p in found.items()}
+        return SceneSeen(exact, boxes, self._monitor.chunk, words)
 
     def _show_success(self, one: Played) -> None:
         self._mark = Mark(f'solved after {one.seconds:.1f} s', GOOD)

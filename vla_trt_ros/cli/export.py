@@ -1,5 +1,6 @@
 """Make a bundle: export a Pi0.5 network stage by stage to ONNX, or to the weights of hand-tuned
-GPU stages, and pack it with its vocabulary, statistics and robot layout.
+GPU stages, and pack it with its vocabulary, statistics and robot layout; or a detector or
+classifier with its labels.
 
 The weights come from a checkpoint of openpi (PyTorch) or LeRobot, of training/train_nano.py, or
 from a seed. Needs the workshop's packages (pip install '.[export]'); the bundle runs without them.
@@ -7,6 +8,7 @@ from a seed. Needs the workshop's packages (pip install '.[export]'); the bundle
   vla-trt export --checkpoint pi05_franka --robot franka --horizon 15 --out bundles/franka
   vla-trt export --random-weights 0 --out bundles/nano
   vla-trt export --random-weights 0 --size pi05 --backend cuda_graph --out bundles/pi05-random
+  vla-trt export --detector yolo26n.pt --precision int8 --calibrate pictures --out bundles/yolo
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from vla_trt_ros.cli import export_perception
 from vla_trt_ros.cli.export_log import ExportLog, peak_gb
 from vla_trt_ros.cli.export_words import CALIBRATED, parse_backends, sort_precisions
 from vla_trt_ros.cli.progress import bar
@@ -49,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SEED',
         help='no checkpoint: weights drawn from this seed',
     )
+    export_perception.add_arguments(parser, weights)
     parser.add_argument(
         '--out', type=Path, required=True, metavar='BUNDLE', help='folder; a bundle is replaced'
     )
@@ -132,6 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
+    if args.detector or args.classifier:
+        return export_perception.run(args)
     size = args.size or _size_of(args.checkpoint)
     backends = parse_backends(args.backend)
     exported, quantized, fast = sort_precisions(args, size, backends)

@@ -88,7 +88,7 @@ class Children:
 
     def _command(self, process: Process) -> list[str]:
         if process.package == 'vla_trt_ros':
-            command = [sys.executable, '-m', f'vla_trt_ros.nodes.{process.executable}']
+            command = [sys.executable, '-m', f'vla_trt_ros.nodes.{process.module}']
         else:
             found = shutil.which(process.executable)
             if found is None:
@@ -97,7 +97,9 @@ class Children:
                     f'{process.package} of your ROS distribution.'
                 )
             command = [found]
-        ros = ['--log-level', self._system.log_level, '-r', f'__node:={process.name}']
+        ros = ['--log-level', self._system.log_level]
+        if not process.composed:
+            ros += ['-r', f'__node:={process.name}']
         if self._system.namespace:
             ros += ['-r', f'__ns:=/{self._system.namespace}']
         if self._system.params_file:

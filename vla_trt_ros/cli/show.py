@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vla_trt_ros.bundle import Bundle, EngineEntry, SourceEntry, open_bundle
-from vla_trt_ros.config import STAGES, find_file
+from vla_trt_ros.bundle import PERCEPTION, Bundle, EngineEntry, SourceEntry, open_bundle
+from vla_trt_ros.config import find_file
+from vla_trt_ros.perception.spec import ClassifierConfig, DetectorConfig
+from vla_trt_ros.perception.spec import read_config as read_perception_config
 from vla_trt_ros.planning.work import network_work
 from vla_trt_ros.policies.pi05.engines import read_config
 from vla_trt_ros.policies.pi05.spec import Pi05Config
@@ -28,9 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Open, check, print."""
     bundle = open_bundle(find_file('bundles', args.bundle, ''))
-    found = contents(bundle)
+    looks = bundle.manifest.family in PERCEPTION
+    found = perception_contents(bundle) if looks else contents(bundle)
     if args.json != '-':
-        print(page(found))
+        print(perception_page(found) if looks else page(found))
     if args.json:
         text = json.dumps(found, indent=1) + '\n'
         if args.json == '-':
@@ -63,6 +66,49 @@ def contents(bundle: Bundle) -> dict[str, Any]:
         'bytes': sum(entry.bytes for entry in manifest.files.values()),
         'hashes': 'checked',
     }
+
+
+def perception_contents(bundle: Bundle) -> dict[str, Any]:
+    """`contents` of a detector or classifier."""
+    manifest = bundle.manifest
+    if manifest.family == 'detector':
+        read_perception_config(bundle, DetectorConfig)
+    else:
+        read_perception_config(bundle, ClassifierConfig)
+    return {
+        'name': bundle.name,
+        'path': str(bundle.path),
+        'sha256': bundle.sha256,
+        'family': manifest.family,
+        'created_by': manifest.created_by,
+        'notes': dict(manifest.notes),
+        'config': dict(bundle.config),
+        'engines': _groups(bundle, manifest.engines),
+        'sources': _groups(bundle, manifest.sources),
+        'files': {name: entry.bytes for name, entry in manifest.files.items()},
+        'bytes': sum(entry.bytes for entry in manifest.files.values()),
+        'hashes': 'checked',
+    }
+
+
+def perception_page(found: dict[str, Any]) -> str:
+    """For people."""
+    config = found['config']
+    size = config['image_size']
+    notes = '; '.join(f'{key}: {text}' for key, text in found['notes'].items())
+    looks = f'; boxes of {", ".join(config["of_class"])}' if config.get('of_class') else ''
+    lines = [
+        f'{found["name"]}: {found["family"]}, {found["path"]}',
+        f'sha256 {found["sha256"]}',
+        f'made by {found["created_by"]}{"; " if notes else ""}{notes}',
+        f'sees {size} x {size} pixels{looks}',
+        f'labels: {", ".join(config["labels"])}',
+        '',
+        *grid([row[:5] + row[7:] for row in _rows(found)]),
+        '',
+        f'{len(found["files"]) + 1} files, {_megabytes(found["bytes"])} MB; every hash is right',
+    ]
+    return '\n'.join(lines)
 
 
 def parameters(config: Pi05Config) -> dict[str, int]:
@@ -122,7 +168,7 @@ def _groups(bundle: Bundle, entries: Iterable[EngineEntry | SourceEntry]) -> lis
     stages run.
     """
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
-    for entry in sorted(entries, key=lambda e: STAGES.index(e.stage)):
+    for entry in sorted(entries, key=lambda e: bundle.stages.index(e.stage)):
         kind: dict[str, str] = {'stage': entry.stage}
         if isinstance(entry, EngineEntry):
             kind |= {'backend': entry.backend, 'target': entry.target}

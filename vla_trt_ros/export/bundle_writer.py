@@ -18,6 +18,7 @@ from typing import Any
 from vla_trt_ros.bundle import (
     FORMAT_VERSION,
     MANIFEST,
+    PERCEPTION,
     EngineEntry,
     FileEntry,
     Layout,
@@ -61,35 +62,41 @@ class BundleWriter:
         name: str,
         family: str,
         config: object,
-        layout: Layout,
-        normalization: str,
-        norm_stats: str,
-        tokenizer: str,
         model_card: str,
         engines: list[EngineEntry],
         created_by: str,
         notes: dict[str, str],
+        layout: Layout | None = None,
+        normalization: str = '',
+        norm_stats: str = '',
+        tokenizer: str = '',
         sources: Sequence[SourceEntry] = (),
     ) -> None:
         """Hash every file but the card, write the manifest, take the place of the bundle before.
 
-        ``config`` is the family's dataclass; the file names are relative to ``folder``.
+        ``config`` is the family's dataclass; the file names are relative to ``folder``. Layout,
+        statistics and vocabulary are a policy's alone.
         """
         files = {
             path.relative_to(self.folder).as_posix(): _measured(path)
             for path in sorted(self.folder.rglob('*'))
             if path.is_file() and path.name != model_card
         }
+        policy = {
+            'layout': layout and _plain(layout),
+            'normalization': normalization,
+            'norm_stats': norm_stats,
+            'tokenizer': tokenizer,
+        }
+        if family in PERCEPTION:
+            policy = {}
         manifest = {
             'format_version': FORMAT_VERSION,
             'name': name,
             'family': family,
             'created_by': created_by,
             'notes': notes,
-            'layout': _plain(layout),
-            'normalization': normalization,
-            'norm_stats': norm_stats,
-            'tokenizer': tokenizer,
+            **policy,
             'model_card': model_card,
             'config': _plain(config),
             'engines': [_plain(e) for e in engines],

@@ -7,6 +7,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from functools import partial
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.duration import Duration
@@ -18,10 +20,11 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_trt_ros.actions.gate import CommandGate
 from vla_trt_ros.actions.status import GateStatus
-from vla_trt_ros.config import load_robot
+from vla_trt_ros.actions.watch import Watch, WatchConfig, cameras_of
+from vla_trt_ros.config import RobotConfig, load_robot
 from vla_trt_ros.datatypes import CommandKind, State
-from vla_trt_ros.errors import BadAction, BadState
-from vla_trt_ros.messages import chunk_from_msg, joints_from_msg
+from vla_trt_ros.errors import BadAction, BadDetections, BadState
+from vla_trt_ros.messages import boxes_from_msg, chunk_from_msg, joints_from_msg
 from vla_trt_ros.msg import ActionChunk, PolicyStatus
 from vla_trt_ros.nodes.params import Param, declare
 from vla_trt_ros.nodes.publish import (
@@ -46,7 +49,21 @@ PARAMS = (
         choices=('', 'trajectory', 'position'),
     ),
     Param('enabled', True, 'start enabled; false waits for ~/enable'),
+    Param('hold_on_labels', '', 'labels of detections at which the arm holds, comma-separated'),
+    Param('slow_on_labels', '', 'labels at which it moves at slow_factor of its speed limits'),
+    Param(
+        'watch_cameras',
+        '',
+        'cameras that must deliver detections then, maybe each with a region in pixels, as '
+        'base=left:upper:right:lower,wrist; empty: all',
+    ),
+    Param('watch_score', 0.5, 'least score of a label that counts', bounds=(0.0, 1.0)),
+    Param('watch_clear', 1.0, 'seconds without the label until it counts as gone'),
+    Param('max_detection_age_ms', 500.0, 'since the exposure of what was looked at last'),
+    Param('slow_factor', 0.25, 'share of the speed limits', bounds=(0.01, 1.0)),
 )
+DETECTIONS = 'perception/detections'
+LABELS = 'perception/label_info'
 _RATE_WINDOW = 2.0  # seconds
 _LAST_WORDS = Duration(seconds=0.5)  # for the brake to reach the controller
 _LEVELS = {State.RUNNING: DiagnosticStatus.OK, State.WAITING: DiagnosticStatus.OK}
@@ -63,7 +80,11 @@ class CommandNode(Node):
         controller = robot.controller.of_kind(params['controller'])
         kind = CommandKind(controller.kind)
         self.gate = CommandGate(
-            robot, kind=kind, dry_run=params['dry_run'], enabled=params['enabled']
+            robot,
+            kind=kind,
+            dry_run=params['dry_run'],
+            enabled=params['enabled'],
+            watch=watch_of(params, robot),
         )
         self._chunk_times: deque[float] = deque()
         self._told: GateStatus | None = None
@@ -77,6 +98,8 @@ class CommandNode(Node):
         self.create_subscription(ActionChunk, 'action_chunk', self._on_chunk, COMMAND_QOS)
         self.create_subscription(JointState, robot.joint_states_topic, self._on_joints, STATE_QOS)
         self.create_subscription(Bool, 'estop', self._on_estop, EVENT_QOS)
+        if self.gate.watch is not None:
+            self._watch(self.gate.watch)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(Trigger, '~/estop_reset', self._on_estop_reset)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -113,6 +136,36 @@ class CommandNode(Node):
             self.gate.offer_joints(joints_from_msg(msg, now_ns), now_ns)
         except BadState as error:
             self.gate.refuse_joints(error, now_ns)
+
+    def _watch(self, watch: Watch) -> None:
+        from vision_msgs.msg import Detection2DArray, LabelInfo  # needed for a watch alone
+
+        for camera in watch.config.cameras:
+            topic = f'{DETECTIONS}/{camera}'
+            callback = partial(self._on_detections, camera)
+            self.create_subscription(Detection2DArray, topic, callback, EVENT_QOS)
+        self.create_subscription(
+            LabelInfo,
+            LABELS,
+            lambda msg: watch.offer_labels(c.class_name for c in msg.class_map),
+            LATCHED_QOS,
+        )
+        rule = watch.config
+        self.get_logger().info(
+            f'holds on {", ".join(rule.hold_on) or "nothing"}, slow on '
+            f'{", ".join(rule.slow_on) or "nothing"} of cameras {", ".join(rule.cameras)}'
+        )
+
+    def _on_detections(self, camera: str, msg: Any) -> None:
+        now_ns = self._now_ns()
+        try:
+            stamp_ns, boxes = boxes_from_msg(msg)
+        except BadDetections as error:
+            self.gate.refuse_detections(now_ns)
+            self.get_logger().warning(f'camera {camera}: {error}', throttle_duration_sec=5.0)
+        else:
+            self.gate.offer_detections(camera, stamp_ns, boxes, now_ns)
+        self._tick()
 
     def _on_estop(self, msg: Bool) -> None:
         self.gate.estop(msg.data, self._now_ns())
@@ -195,6 +248,27 @@ class CommandNode(Node):
         while self._chunk_times and self._chunk_times[0] < since:
             self._chunk_times.popleft()
         return len(self._chunk_times) / _RATE_WINDOW
+
+
+def watch_of(params: dict[str, Any], robot: RobotConfig) -> Watch | None:
+    """The watch that the parameters ask for; None where no label is named. ConfigError."""
+    hold_on, slow_on = (
+        tuple(word.strip() for word in params[name].split(',') if word.strip())
+        for name in ('hold_on_labels', 'slow_on_labels')
+    )
+    if not (hold_on or slow_on):
+        return None
+    return Watch(
+        WatchConfig(
+            cameras_of(params['watch_cameras'], robot.cameras),
+            hold_on,
+            slow_on,
+            min_score=params['watch_score'],
+            max_age_ms=params['max_detection_age_ms'],
+            clear_s=params['watch_clear'],
+            slow_factor=params['slow_factor'],
+        )
+    )
 
 
 def main(args: list[str] | None = None) -> int:

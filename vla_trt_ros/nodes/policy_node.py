@@ -36,6 +36,7 @@ from vla_trt_ros.nodes.publish import (
     timing_to_msg,
 )
 from vla_trt_ros.nodes.run import run_node
+from vla_trt_ros.nodes.shared_frames import SharedFrames
 from vla_trt_ros.pipeline import Pipeline, TickResult
 from vla_trt_ros.policies.base import check_num_steps
 from vla_trt_ros.srv import SetPrompt
@@ -54,10 +55,14 @@ PARAMS = (
 
 
 class PolicyNode(LifecycleNode):
-    """Plumbing around a `Pipeline` and its `InferenceThread`."""
+    """Plumbing around a `Pipeline` and its `InferenceThread`.
 
-    def __init__(self) -> None:
+    ``shared``: where the other nodes of this process find its camera slots.
+    """
+
+    def __init__(self, shared: SharedFrames | None = None) -> None:
         super().__init__('policy')
+        self._shared = shared or SharedFrames()
         self.params = declare(self, PARAMS)
         on_change(self, self._check_live, self._apply_live)
         self._pipeline: Pipeline | None = None
@@ -89,6 +94,7 @@ class PolicyNode(LifecycleNode):
             self._pipeline, self._now_ns, self._publish_result, self._on_state
         )
         self._inputs = PolicyInputs(self, self._pipeline, self.counters)
+        self._shared.frames = self._pipeline.frames
         self._connect()
         self._info.publish(policy_report.info_msg(self._now_ns(), self._pipeline))
         self._publish_status()
@@ -176,6 +182,7 @@ class PolicyNode(LifecycleNode):
 
     def _release(self) -> None:
         self._halt()
+        self._shared.frames = None
         for destroy, thing in reversed(self._undo):
             destroy(thing)
         self._undo = []

@@ -162,6 +162,16 @@ class MetaWorld:
         """
         return self._full_observation
 
+    @property
+    def model(self) -> mujoco.MjModel:
+        """MuJoCo's model of the scene: to look at, never to change."""
+        return self._env.model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """MuJoCo's state of it. Ask anew each time: `imagine` puts another in its place."""
+        return self._env.data
+
     def close(self) -> None:
         """Free the renderer and the model."""
         if self._cameras is not None:

@@ -75,19 +75,23 @@ Report = Callable[[Job, EngineRecord | None], None]
 """Hears of each job: with None before it is built, with the record when it is there."""
 
 
-def choices(platform: PlatformConfig, wanted: Wanted) -> dict[str, Precision]:
-    """Stage -> precision to build. ConfigError for an unknown stage, or if nothing is left."""
+def choices(
+    platform: PlatformConfig, wanted: Wanted, stages: Sequence[str] = STAGES
+) -> dict[str, Precision]:
+    """Stage -> precision to build; ``stages`` are the bundle's. ConfigError for an unknown stage,
+    or if nothing is left.
+    """
     for stage in wanted.stages:
-        if stage not in STAGES:
-            raise ConfigError(f'stage {stage!r} is none of {", ".join(STAGES)}.')
+        if stage not in stages:
+            raise ConfigError(f'stage {stage!r} is none of {", ".join(stages)}.')
     found: dict[str, Precision] = {}
-    for stage in wanted.stages or STAGES:
+    for stage in wanted.stages or stages:
         choice = platform.stage(stage)
         if choice.backend == 'tensorrt' or wanted.precision:
             found[stage] = wanted.precision or choice.precision
     if not found:
         raise ConfigError(
-            f'platform {platform.name} runs none of {", ".join(wanted.stages or STAGES)} on '
+            f'platform {platform.name} runs none of {", ".join(wanted.stages or stages)} on '
             'TensorRT: there is nothing to build (stages of cuda_graph come with vla-trt export '
             '--backend cuda_graph); to build all the same, name a --precision.'
         )

@@ -1,0 +1,1 @@
+"""From a trained detector or classifier to a bundle."""
