@@ -17,7 +17,7 @@ from vla_trt_ros.loading import load_pipeline
 from vla_trt_ros.messages import chunk_from_msg, frame_from_image, joints_from_msg
 from vla_trt_ros.msg import ActionChunk
 from vla_trt_ros.nodes.publish import COMMAND_QOS, IMAGE_QOS, STATE_QOS, time_msg
-from vla_trt_ros.nodes.sim_node import image_msg
+from vla_trt_ros.nodes.publish_inputs import image_msg
 from vla_trt_ros.srv import SetPrompt
 
 pytestmark = pytest.mark.ros

@@ -35,7 +35,8 @@ from vla_trt_ros.nodes.publish import (
     TELEMETRY_QOS,
     time_msg,
 )
-from vla_trt_ros.nodes.replay_messages import image_msg, joints_msg, timing_from_msg
+from vla_trt_ros.nodes.publish_inputs import image_msg, joints_msg
+from vla_trt_ros.nodes.replay_messages import timing_from_msg
 from vla_trt_ros.nodes.replay_node import PolicyProcess, own_topics
 from vla_trt_ros.pipeline import TickResult
 from vla_trt_ros.replay.drive import Event, Tick

@@ -18,7 +18,7 @@ from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.camera.latest import LatestFrames
 from vla_trt_ros.config import RobotConfig, load_robot
 from vla_trt_ros.datatypes import CameraFrame
-from vla_trt_ros.errors import ConfigError, VlaError
+from vla_trt_ros.errors import VlaError
 from vla_trt_ros.msg import PerceptionTiming
 from vla_trt_ros.nodes.camera_inputs import CameraInputs
 from vla_trt_ros.nodes.params import Param, declare
@@ -39,7 +39,7 @@ from vla_trt_ros.nodes.publish_perception import (
     picture_msg,
     timing_msg,
 )
-from vla_trt_ros.nodes.run import run_node
+from vla_trt_ros.nodes.run import autostart, run_node
 from vla_trt_ros.nodes.shared_frames import SharedFrames
 from vla_trt_ros.perception.choice import load_perception, turns_of
 from vla_trt_ros.perception.scene import Perception, Scene
@@ -82,11 +82,7 @@ class PerceptionNode(LifecycleNode):
         self._active = False
         self._undo: list = []
         if self.params['autostart']:
-            for step in (self.trigger_configure, self.trigger_activate):
-                if step() is not TransitionCallbackReturn.SUCCESS:
-                    raise ConfigError(
-                        'perception node: not started, the reason is in the line above.'
-                    )
+            autostart(self)
 
     # Lifecycle ---------------------------------------------------------------------------------
 

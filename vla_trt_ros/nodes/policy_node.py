@@ -19,7 +19,7 @@ from std_msgs.msg import String
 
 from vla_trt_ros.config import NUM_STEPS
 from vla_trt_ros.datatypes import ChunkFlag, Counters
-from vla_trt_ros.errors import ConfigError, VlaError
+from vla_trt_ros.errors import VlaError
 from vla_trt_ros.freshness import Freshness
 from vla_trt_ros.loading import load_pipeline
 from vla_trt_ros.msg import ActionChunk, PolicyInfo, PolicyStatus, PolicyTiming
@@ -35,7 +35,7 @@ from vla_trt_ros.nodes.publish import (
     chunk_to_msg,
     timing_to_msg,
 )
-from vla_trt_ros.nodes.run import run_node
+from vla_trt_ros.nodes.run import autostart, run_node
 from vla_trt_ros.nodes.shared_frames import SharedFrames
 from vla_trt_ros.pipeline import Pipeline, TickResult
 from vla_trt_ros.policies.base import check_num_steps
@@ -73,12 +73,7 @@ class PolicyNode(LifecycleNode):
         self.counters = Counters()
         self._undo: list = []
         if self.params['autostart']:
-            self._autostart()
-
-    def _autostart(self) -> None:
-        for step in (self.trigger_configure, self.trigger_activate):
-            if step() is not TransitionCallbackReturn.SUCCESS:
-                raise ConfigError('policy node: not started, the reason is in the line above.')
+            autostart(self)
 
     # Lifecycle ---------------------------------------------------------------------------------
 

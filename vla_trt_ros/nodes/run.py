@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from vla_trt_ros.errors import VlaError
+from vla_trt_ros.errors import ConfigError, VlaError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _GIB = 1 << 30
@@ -65,6 +66,15 @@ def _wait(stop: threading.Event, duration: float | None) -> None:
     end = float('inf') if duration is None else time.monotonic() + duration
     while not stop.is_set() and (left := end - time.monotonic()) > 0:
         stop.wait(min(left, _LOOK_AROUND))
+
+
+def autostart(node: LifecycleNode) -> None:
+    """Configure and activate ``node``, without a lifecycle manager; ConfigError where it fails."""
+    for step in (node.trigger_configure, node.trigger_activate):
+        if step() is not TransitionCallbackReturn.SUCCESS:
+            raise ConfigError(
+                f'{node.get_name()} node: not started, the reason is in the line above.'
+            )
 
 
 def run_node(

@@ -9,7 +9,6 @@ switch the scene; set both at once to begin a certain episode. Everything else i
 
 from __future__ import annotations
 
-import array
 import sys
 from typing import Any
 
@@ -20,10 +19,10 @@ from std_msgs.msg import Bool, Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_trt_ros.config import RobotConfig, load_robot
-from vla_trt_ros.datatypes import CameraFrame
 from vla_trt_ros.errors import BadAction, ConfigError
 from vla_trt_ros.nodes.params import Param, declare, on_change
-from vla_trt_ros.nodes.publish import COMMAND_QOS, EVENT_QOS, IMAGE_QOS, LATCHED_QOS, time_msg
+from vla_trt_ros.nodes.publish import COMMAND_QOS, EVENT_QOS, IMAGE_QOS, LATCHED_QOS
+from vla_trt_ros.nodes.publish_inputs import image_msg, joints_msg
 from vla_trt_ros.nodes.run import run_node
 from vla_trt_ros.sim.env import Environment, camera_frame
 from vla_trt_ros.sim.metaworld import MetaWorld
@@ -128,12 +127,7 @@ class SimNode(Node):
             )
 
     def _publish_joints(self, stamp_ns: int) -> None:
-        sample = self.robot.env.observe(stamp_ns)
-        msg = JointState(name=list(sample.names))
-        msg.header.stamp = time_msg(stamp_ns)
-        msg.position = array.array('d', sample.positions)
-        msg.velocity = array.array('d', sample.velocities)
-        self._joints.publish(msg)
+        self._joints.publish(joints_msg(self.robot.env.observe(stamp_ns)))
 
     def _publish_success(self) -> None:
         success = self.robot.env.success
@@ -186,22 +180,6 @@ class SimNode(Node):
         env = self.robot.env
         self._prompt.publish(String(data=env.prompt))
         self.get_logger().info(f'task {env.task}: "{env.prompt}"')
-
-
-def image_msg(frame: CameraFrame) -> Image:
-    """A frame as sensor_msgs/Image."""
-    msg = Image(
-        height=frame.height,
-        width=frame.width,
-        encoding=frame.encoding,
-        is_bigendian=int(frame.big_endian),
-        step=frame.step,
-    )
-    msg.header.stamp = time_msg(frame.stamp_ns)
-    msg.header.frame_id = frame.frame_id
-    # An array.array is taken as it is; bytes would be checked element by element.
-    msg.data = array.array('B', frame.data.tobytes())
-    return msg
 
 
 def _check(robot: RobotConfig, params: dict[str, Any]) -> None:
