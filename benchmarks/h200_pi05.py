@@ -10,15 +10,14 @@ with 40 GB, torch and triton; takes about three minutes.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 import triton
+from records import merge
 
 from vla_trt_ros.export.pi05.parameters import ModelParameters, load_model
 from vla_trt_ros.export.pi05.random_weights import random_model
@@ -258,7 +257,7 @@ def table(records):
 def main():
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--json', default='', metavar='FILE')
+    parser.add_argument('--json', default='', metavar='FILE', help='merged into')
     parser.add_argument('--replays', type=int, default=2000, help='for p99, at 10 steps')
     parser.add_argument('--judge', type=int, default=JUDGE)
     parser.add_argument('--sharpness', type=float, default=1.0, help='of random attention')
@@ -270,7 +269,7 @@ def main():
         records = run(args)
     print('\n\n'.join(table([r for r in records if key(r) == k]) for k in map(key, records[::5])))
     if args.json:
-        Path(args.json).write_text(json.dumps(records, indent=1) + '\n', encoding='utf-8')
+        merge(args.json, records)
 
 
 def key(record):

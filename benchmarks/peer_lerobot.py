@@ -11,16 +11,14 @@ stays in float32. Needs a GPU with 30 GB, torch, torchvision; takes a minute.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import types
 from functools import wraps
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
-from records import line, merge, shape
+from records import peer_arguments, tell
 
 STEPS = 10
 SHAPES = '3x200x50,2x48x10'
@@ -129,23 +127,14 @@ def measure(modules, wanted, count, where, warm_up=3):
 
 def main():
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('folder', type=Path, help='a clone of lerobot')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='merged into')
-    parser.add_argument('--revision', default='', help='commit of the folder, for the record')
-    parser.add_argument('-n', type=int, default=30, help='timed runs a shape')
-    parser.add_argument('--shapes', default=SHAPES, help='VIEWSxTOKENSxHORIZON, with commas')
-    args = parser.parse_args()
-    shapes = [shape(text) for text in args.shapes.split(',')]
+    args = peer_arguments(__doc__, 'lerobot', 30, SHAPES)
     if not (args.folder / 'src/lerobot/policies/pi05').is_dir():
         raise SystemExit(f'{args.folder} has no Pi0.5: name a clone of lerobot.')
     modules = model_module(args.folder)
     where = f'LeRobot {args.revision}'.strip()
     with torch.no_grad():
-        records = [measure(modules, wanted, args.n, where) for wanted in shapes]
-    print('\n'.join(map(line, records)))
-    if args.json:
-        merge(args.json, records)
+        records = [measure(modules, wanted, args.n, where) for wanted in args.shapes]
+    tell(records, args.json)
 
 
 if __name__ == '__main__':

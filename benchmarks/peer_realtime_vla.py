@@ -11,14 +11,12 @@ triton and transformers; takes a minute.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 import triton
-from records import line, merge, shape
+from records import peer_arguments, tell
 
 STEPS = 10
 SHAPES = '3x200x50,2x48x50,2x48x10'
@@ -136,14 +134,7 @@ def measure(module, wanted, count, where):
 
 def main():
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('folder', type=Path, help='a clone of realtime-vla')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='merged into')
-    parser.add_argument('--revision', default='', help='commit of the folder, for the record')
-    parser.add_argument('-n', type=int, default=200, help='timed replays a graph')
-    parser.add_argument('--shapes', default=SHAPES, help='VIEWSxTOKENSxHORIZON, with commas')
-    args = parser.parse_args()
-    shapes = [shape(text) for text in args.shapes.split(',')]
+    args = peer_arguments(__doc__, 'realtime-vla', 200, SHAPES)
     if not (args.folder / 'pi05_infer.py').is_file():
         raise SystemExit(f'{args.folder} has no pi05_infer.py: name a clone of realtime-vla.')
     sys.path.insert(0, str(args.folder))
@@ -151,10 +142,8 @@ def main():
 
     where = f'realtime-vla {args.revision}'.strip()
     with torch.no_grad():
-        records = [measure(pi05_infer, wanted, args.n, where) for wanted in shapes]
-    print('\n'.join(map(line, records)))
-    if args.json:
-        merge(args.json, records)
+        records = [measure(pi05_infer, wanted, args.n, where) for wanted in args.shapes]
+    tell(records, args.json)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -39,6 +40,26 @@ def line(record):
         f'{record["horizon"]}, {record["steps"]} steps: {record["p50_ms"]} ms, p99 '
         f'{record["p99_ms"]} ({stages}), n = {record["n"]}'
     )
+
+
+def peer_arguments(doc, peer, count, shapes):
+    """The command line of a peer's driver: ``count`` timed runs and ``shapes`` by default."""
+    parser = argparse.ArgumentParser(description=doc.partition('\n')[0])
+    parser.add_argument('folder', type=Path, help=f'a clone of {peer}')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='merged into')
+    parser.add_argument('--revision', default='', help='commit of the folder, for the record')
+    parser.add_argument('-n', type=int, default=count, help='timed runs a shape')
+    parser.add_argument('--shapes', default=shapes, help='VIEWSxTOKENSxHORIZON, with commas')
+    args = parser.parse_args()
+    args.shapes = [shape(text) for text in args.shapes.split(',')]
+    return args
+
+
+def tell(records, path):
+    """Print ``records``, and merge them into the file at ``path`` if there is one to write."""
+    print('\n'.join(map(line, records)))
+    if path:
+        merge(path, records)
 
 
 def _key(record):

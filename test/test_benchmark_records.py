@@ -71,3 +71,12 @@ def test_shapes_by_name(records):
 
 def test_a_record_in_a_line(records, record):
     assert records.line(record).startswith('vla_trt_ros ')
+
+
+def test_records_are_told_and_merged_where_a_file_is_named(records, record, tmp_path, capsys):
+    path = tmp_path / 'all.json'
+    records.tell([record], None)
+    assert not path.exists()
+    records.tell([record], path)
+    assert capsys.readouterr().out.splitlines() == [records.line(record)] * 2
+    assert json.loads(path.read_text()) == [record]
