@@ -27,6 +27,13 @@ class PrefixOps:
 
     tuning: Tuning
 
+    @property
+    def _chained(self) -> dict[str, bool]:
+        """Programmatic dependent launch behind the library's kernels: they do not let the next
+        one go, but its start is prepared while they end.
+        """
+        return {'CHAIN': self.tuning.chain, **({'launch_pdl': True} if self.tuning.chain else {})}
+
     def linear(self, a: Tensor, into: Linear) -> Tensor:
         if into.quantized:
             return torch._scaled_mm(
@@ -57,6 +64,7 @@ class PrefixOps:
             FP8=into.quantized,
             BLOCK=block,
             num_warps=4,
+            **self._chained,
         )
         return out
 
@@ -68,7 +76,14 @@ class PrefixOps:
         out = torch.empty_like(h, dtype=into.weight.dtype)
         block, count = 2048, h.numel()
         rows.gelu[(triton.cdiv(count, block),)](
-            h, out, 1.0 / into.act, count, FP8=into.quantized, BLOCK=block, num_warps=4
+            h,
+            out,
+            1.0 / into.act,
+            count,
+            FP8=into.quantized,
+            BLOCK=block,
+            num_warps=4,
+            **self._chained,
         )
         return out
 
@@ -86,6 +101,7 @@ class PrefixOps:
             FP8=into.quantized,
             BLOCK=block,
             num_warps=8,
+            **self._chained,
         )
         return out
 
@@ -114,6 +130,7 @@ class PrefixOps:
             HALF=dim // 2,
             BLOCK=triton.next_power_of_2(heads + 2),
             num_warps=4,
+            **self._chained,
         )
         return q if heads else None
 
@@ -139,6 +156,7 @@ class PrefixOps:
             BN=keys_block,
             STAGES=stages,
             num_warps=warps,
+            **self._chained,
         )
         return out
 
@@ -146,6 +164,6 @@ class PrefixOps:
         out = torch.empty_like(a, dtype=FP8)
         block, count = 2048, a.numel()
         rows.quantize[(triton.cdiv(count, block),)](
-            a, out, 1.0 / into.act, count, BLOCK=block, num_warps=4
+            a, out, 1.0 / into.act, count, BLOCK=block, num_warps=4, **self._chained
         )
         return out

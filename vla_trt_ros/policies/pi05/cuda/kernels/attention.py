@@ -50,6 +50,7 @@ def prefix_attention(
     scale,
     count,
     FP8: tl.constexpr,
+    CHAIN: tl.constexpr,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -59,6 +60,7 @@ def prefix_attention(
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     d = tl.arange(0, D)
     at = rows[:, None] * D + d[None, :]
+    wait_for_inputs(CHAIN, 2)
     query = tl.load(q + at, rows[:, None] < count, 0.0)
     acc, weight, _ = _over_keys(query, keys, values, 0, tl.load(valid), scale, D, BM, BN, STAGES)
     value = stored(acc / weight[:, None], inverse, FP8)

@@ -14,6 +14,17 @@ def gelu_tanh(x):
 
 
 @triton.jit
+def gelu_tanh_fast(x):
+    """The same to 2**-11 of ``x``: enough in front of FP8, in a third of the instructions."""
+    inner = x * (0.7978845608028654 + 0.035677408136300125 * x * x)
+    t = tl.inline_asm_elementwise(
+        'tanh.approx.f32 $0, $1;', '=f,f', [inner], dtype=tl.float32, is_pure=True, pack=1
+    )
+    half = 0.5 * x
+    return half + half * t
+
+
+@triton.jit
 def stored(value, inverse, FP8: tl.constexpr):
     """``value`` as the next product wants it: over its quantum and clamped, or as it is."""
     if FP8:

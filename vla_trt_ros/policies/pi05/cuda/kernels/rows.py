@@ -1,9 +1,18 @@
-"""Kernels of vision and prefix that go over the rows of a tensor."""
+"""Kernels of vision and prefix that go over the rows of a tensor.
+
+With CHAIN they are launched before the kernel in front of them has ended, and wait for it.
+"""
 
 import triton
 import triton.language as tl
 
-from vla_trt_ros.policies.pi05.cuda.kernels.common import EPS, gelu_tanh, stored
+from vla_trt_ros.policies.pi05.cuda.kernels.common import (
+    EPS,
+    gelu_tanh,
+    gelu_tanh_fast,
+    stored,
+    wait_for_inputs,
+)
 
 
 @triton.jit
@@ -16,12 +25,14 @@ def add_norm(
     ADD: tl.constexpr,
     CENTRE: tl.constexpr,
     FP8: tl.constexpr,
+    CHAIN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """X += y, out = x normalised; a program a row."""
     start = tl.program_id(0).to(tl.int64) * width
     columns = tl.arange(0, BLOCK)
     inside = columns < width
+    wait_for_inputs(CHAIN, 2)
     value = tl.load(x + start + columns, inside, 0.0).to(tl.float32)
     if ADD:
         value += tl.load(y + start + columns, inside, 0.0).to(tl.float32)
@@ -37,29 +48,43 @@ def add_norm(
 
 
 @triton.jit
-def gelu(h, out, inverse, count, FP8: tl.constexpr, BLOCK: tl.constexpr):
+def gelu(h, out, inverse, count, FP8: tl.constexpr, CHAIN: tl.constexpr, BLOCK: tl.constexpr):
     """Elementwise over ``count`` numbers."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = gelu_tanh(tl.load(h + at, at < count, 0.0).to(tl.float32))
+    wait_for_inputs(CHAIN, 2)
+    value = tl.load(h + at, at < count, 0.0).to(tl.float32)
+    value = gelu_tanh_fast(value) if FP8 else gelu_tanh(value)
     tl.store(out + at, stored(value, inverse, FP8).to(out.dtype.element_ty), at < count)
 
 
 @triton.jit
-def geglu(h, out, quantum, inverse, width, FP8: tl.constexpr, BLOCK: tl.constexpr):
+def geglu(
+    h,
+    out,
+    quantum,
+    inverse,
+    width,
+    FP8: tl.constexpr,
+    CHAIN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """[T, 2 width] -> [T, width]; a program is BLOCK columns of a row."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
+    wait_for_inputs(CHAIN, 2)
     gate = tl.load(h + row * 2 * width + columns, inside, 0.0).to(tl.float32) * quantum
     up = tl.load(h + row * 2 * width + width + columns, inside, 0.0).to(tl.float32) * quantum
-    value = stored(gelu_tanh(gate) * up, inverse, FP8)
+    gate = gelu_tanh_fast(gate) if FP8 else gelu_tanh(gate)
+    value = stored(gate * up, inverse, FP8)
     tl.store(out + row * width + columns, value.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
-def quantize(a, out, inverse, count, BLOCK: tl.constexpr):
+def quantize(a, out, inverse, count, CHAIN: tl.constexpr, BLOCK: tl.constexpr):
     """Elementwise to FP8."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    wait_for_inputs(CHAIN, 2)
     value = stored(tl.load(a + at, at < count, 0.0).to(tl.float32), inverse, True)
     tl.store(out + at, value.to(out.dtype.element_ty), at < count)
 
@@ -74,6 +99,7 @@ def rotate_store(
     sin,
     HEADS: tl.constexpr,
     HALF: tl.constexpr,
+    CHAIN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Rotates HEADS queries and the key of a row, copies its value; a program a row."""
@@ -82,6 +108,7 @@ def rotate_store(
     column = tl.arange(0, HALF)[None, :]
     source = qkv + row * (HEADS + 2) * 2 * HALF + head * 2 * HALF + column
     there = (head < HEADS + 2) & (column < HALF)
+    wait_for_inputs(CHAIN, 1)
     first = tl.load(source, there, 0.0).to(tl.float32)
     second = tl.load(source + HALF, there, 0.0).to(tl.float32)
     c = tl.load(cos + row * HALF + column)
