@@ -101,7 +101,9 @@ class Kernel:
     """The function ``name`` of the .cu file ``source``, for this machine's GPU.
 
     ``target`` is another than the GPU's plain one ('sm_90a'). ``shared`` is dynamic shared memory
-    of a block, bytes. The blocks of a ``cooperative`` kernel run all at once, or not at all.
+    of a block, bytes. The blocks of a ``cooperative`` kernel run all at once, or not at all. A
+    ``chained`` kernel is launched before the one in front of it has ended, and waits for it itself
+    (griddepcontrol; compute capability 9.0).
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Kernel:
         target: str = '',
         shared: int = 0,
         cooperative: bool = False,
+        chained: bool = False,
     ) -> None:
         check(runtime().cudaFree(0), 'starting the GPU')
         code = cubin(source, target or device_target())
@@ -122,7 +125,7 @@ class Kernel:
         self._function = check(
             cu.cuModuleGetFunction(self._module, name.encode()), f'finding {name} in {source.name}'
         )
-        self._shared, self._cooperative = shared, cooperative
+        self._shared, self._cooperative, self._chained = shared, cooperative, chained
         if shared:
             limit = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(
@@ -136,17 +139,45 @@ class Kernel:
         block: tuple[int, int, int],
         arguments: Sequence[Any],
         stream: int,
+        *,
+        cluster: int = 1,
     ) -> None:
-        """Queue it on ``stream``; ``arguments`` are ctypes values, copied before this returns."""
+        """Queue it on ``stream``; ``arguments`` are ctypes values, copied before this returns.
+
+        Every ``cluster`` blocks are together on neighbouring multiprocessors.
+        """
         cu = driver()
         # The driver, unlike the runtime, wants to be told in each thread.
         check(cu.cuCtxSetCurrent(self._context), 'using the GPU')
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         parameters = ctypes.addressof(addresses)
         shape = (*grid, *block, self._shared)
-        launched = (
-            cu.cuLaunchCooperativeKernel(self._function, *shape, stream, parameters)
-            if self._cooperative
-            else cu.cuLaunchKernel(self._function, *shape, stream, parameters, 0)
-        )
+        if self._chained or cluster > 1:
+            config = self._config(shape, stream, cluster)
+            launched = cu.cuLaunchKernelEx(config, self._function, parameters, 0)
+        elif self._cooperative:
+            launched = cu.cuLaunchCooperativeKernel(self._function, *shape, stream, parameters)
+        else:
+            launched = cu.cuLaunchKernel(self._function, *shape, stream, parameters, 0)
         check(launched, f'launching {self.name}')
+
+    def _config(self, shape: tuple[int, ...], stream: int, cluster: int) -> Any:
+        cu = driver()
+        kinds, attributes = cu.CUlaunchAttributeID, []
+        if self._chained:
+            chain = cu.CUlaunchAttribute()
+            chain.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            chain.value.programmaticStreamSerializationAllowed = 1
+            attributes.append(chain)
+        if cluster > 1:
+            together = cu.CUlaunchAttribute()
+            together.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            together.value.clusterDim.x = cluster
+            together.value.clusterDim.y = together.value.clusterDim.z = 1
+            attributes.append(together)
+        config = cu.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = shape[:3]
+        config.blockDimX, config.blockDimY, config.blockDimZ = shape[3:6]
+        config.sharedMemBytes, config.hStream = shape[6], cu.CUstream(stream)
+        config.attrs, config.numAttrs = attributes, len(attributes)
+        return config

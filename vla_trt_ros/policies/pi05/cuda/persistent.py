@@ -20,7 +20,7 @@ from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 
 SOURCE = Path(__file__).parent / 'kernels' / 'denoise.cu'
 TARGET = 'sm_90a'
-BLOCKS, THREADS = 128, 288
+BLOCKS, THREADS = 128, 384
 PACE = 300
 """Cycles between pieces of 4 KiB that a block asks for."""
 SHARED = (64 + 32 + 16 + 64 + 32 + 16 + 2) * 1024

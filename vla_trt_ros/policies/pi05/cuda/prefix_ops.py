@@ -10,6 +10,7 @@ import triton
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vla_trt_ros.policies.pi05.cuda import prefix_attention
 from vla_trt_ros.policies.pi05.cuda.fold import FP8, Linear
 from vla_trt_ros.policies.pi05.cuda.kernels import attention, rows
 from vla_trt_ros.policies.pi05.cuda.tuning import Tuning
@@ -140,6 +141,9 @@ class PrefixOps:
         count, dim = q.shape
         width = into.weight.shape[1]
         out = torch.empty(count * dim // width, width, dtype=into.weight.dtype, device=q.device)
+        if prefix_attention.serves(q):
+            prefix_attention.attend(q, keys, values, valid, out, 1.0 / into.act)
+            return out
         block, keys_block, warps, stages = self.tuning.prefix
         attention.prefix_attention[(triton.cdiv(count, block),)](
             q,

@@ -16,9 +16,15 @@ __device__ __forceinline__ void Block::heads(int step, int layer) {
     const float* shift = p.qkv_shift + (u64)turn(step, layer) * QKV + head * DIM + pair;
     float2 scale0 = *(const float2*)scale, scale1 = *(const float2*)(scale + HALF);
     float2 shift0 = *(const float2*)shift, shift1 = *(const float2*)(shift + HALF);
-    int start = *p.valid;
     float d[16] = {};
     float4 squares[4];
+    float2 c[2], s[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        u64 at = (u64)(valid + 16 * warp + quad + 8 * half) * HALF + pair;
+        c[half] = *(const float2*)(p.cosines + at);
+        s[half] = *(const float2*)(p.sines + at);
+    }
     wait_bytes(barrier(QKV_HERE), weights_parity);
     wait_bytes(barrier(A0 + group), a_parity);
     a_parity ^= 1;
@@ -37,12 +43,11 @@ __device__ __forceinline__ void Block::heads(int step, int layer) {
         float second0 = d[2 * half + 1] * r * scale1.x + shift1.x;
         float first1 = d[4 + 2 * half] * r * scale0.y + shift0.y;
         float second1 = d[5 + 2 * half] * r * scale1.y + shift1.y;
-        u64 at = (u64)(start + row) * HALF + pair;
         if (head <= HEADS) {
-            float2 c = *(const float2*)(p.cosines + at), s = *(const float2*)(p.sines + at);
-            float turned0 = first0 * c.x - second0 * s.x, turned1 = first1 * c.y - second1 * s.y;
-            second0 = second0 * c.x + first0 * s.x;
-            second1 = second1 * c.y + first1 * s.y;
+            float2 a = c[half], b = s[half];
+            float turned0 = first0 * a.x - second0 * b.x, turned1 = first1 * a.y - second1 * b.y;
+            second0 = second0 * a.x + first0 * b.x;
+            second1 = second1 * a.y + first1 * b.y;
             first0 = turned0;
             first1 = turned1;
         }
@@ -80,7 +85,7 @@ __device__ __forceinline__ void Block::gather_suffix(const u8* from, int first) 
 // The horizon's rows of one head to one part of the keys.
 __device__ __forceinline__ void Block::attend(int step, int layer) {
     int head = block & 7, part = block >> 3;
-    int prefix = *p.valid, keys = prefix + p.horizon;
+    int prefix = valid, keys = prefix + p.horizon;
     u32 now = turn(step, layer);
     if (part * PART_KEYS >= keys) {
         if (thread == 0) release(KEYS_FREE);
@@ -167,7 +172,7 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
 __device__ __forceinline__ void Block::merge(int step, int layer) {
     int head = block & 7, owner = block >> 3, per = (p.horizon + PARTS - 1) / PARTS;
     if (owner * per >= p.horizon) return;
-    int parts = (*p.valid + p.horizon + PART_KEYS - 1) / PART_KEYS;
+    int parts = (valid + p.horizon + PART_KEYS - 1) / PART_KEYS;
     float inverse = p.inverse[4 * layer + 1];
     u32 now = turn(step, layer);
     int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
@@ -179,8 +184,12 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
     uint2 v[PARTS];
     if (mine) {
         auto part = [&](int i) { return i < parts ? i : 0; };
-        await(w, [&](int i) { return weights + part(i) * NEXT * 4; });
-        await(v, [&](int i) { return from + part(i) * NEXT * DIM * 2; });
+        await(
+            [&] {
+                look(w, [&](int i) { return weights + part(i) * NEXT * 4; });
+                look(v, [&](int i) { return from + part(i) * NEXT * DIM * 2; });
+            },
+            [&] { return is_there(w) & is_there(v); });
     }
     if (mine) {
         float top = -1e30f;
@@ -206,11 +215,19 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
         put(copy_of(ATTENDED, ATTENDED_BYTES, now) + at, packed);
         put(copy_of(ATTENDED, ATTENDED_BYTES, now + 1) + at, NOT_YET);
     }
-    together();  // a weight has several readers
-    if (!mine) return;
-#pragma unroll 1
+}
+
+// What `merge` has read: not there yet. Behind together(), for a weight has several readers.
+__device__ __forceinline__ void Block::clear_parts() {
+    int head = block & 7, owner = block >> 3, per = (p.horizon + PARTS - 1) / PARTS;
+    int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
+    if ((thread >> 6) >= per || row >= p.horizon) return;
+    int parts = (valid + p.horizon + PART_KEYS - 1) / PART_KEYS;
+    u8* weights = p.workspace + LOG_WEIGHTS + (head * 64 + row) * 4;
+    u8* from = p.workspace + PARTIAL + ((head * 64 + row) * DIM + column) * 2;
+#pragma unroll 4
     for (int i = 0; i < parts; i++) {
-        put(from + i * NEXT * DIM * 2, NOT_YET, NOT_YET);
-        if (column == 0) put(weights + i * NEXT * 4, NOT_YET);
+        put(from + i * HEADS * 64 * DIM * 2, NOT_YET, NOT_YET);
+        if (column == 0) put(weights + i * HEADS * 64 * 4, NOT_YET);
     }
 }

@@ -5,6 +5,7 @@ struct Block {
     u8* memory;  // shared
     u32 base;    // its address
     int block, thread, group, warp, quad, lane4;
+    int valid;  // tokens of the prefix
     u32 weights_parity, a_parity;
     float x0, x1;  // the residual stream: row(), columns stream_column() and the next one
 
@@ -46,7 +47,7 @@ struct Block {
 
     // One thread, when all have used it.
     __device__ __forceinline__ void release(int place) const {
-        asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier(place)) : "memory");
+        arrive(barrier(place));
     }
 
     // Bytes from a chunk of the stream to the next: 16 rows, or all.
@@ -115,6 +116,7 @@ struct Block {
     __device__ __forceinline__ void gather_suffix(const u8* from, int first);
     __device__ __forceinline__ void attend(int step, int layer);
     __device__ __forceinline__ void merge(int step, int layer);
+    __device__ __forceinline__ void clear_parts();
     __device__ __forceinline__ void gate_up(int step, int layer);
     template <int CHUNKS>
     __device__ __forceinline__ void add_product(int step, int layer, bool down);

@@ -1,16 +1,10 @@
 // Sizes, arguments, and where everything lies.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
 constexpr int WIDTH = 1024, MLP = 4096, DIM = 256, HALF = 128, ACTIONS = 32;
 constexpr int HEADS = 8, PARTS = 16, PART_KEYS = 64, GROUPS = 16, SLICES = 8;
 constexpr int QKV_BLOCKS = 80, QKV = 2560;
 constexpr int SCALES = QKV + WIDTH + 2 * MLP + WIDTH;
 constexpr float EPS = 1e-6f;
-constexpr int CHUNK = 64 * 128;  // 64 rows of 128 bytes
 
 // Bytes of a block's slices, and where they start in a layer's packed weights.
 constexpr int QKV_BYTES = 32 * 1024, OUT_BYTES = 16 * 1024, UP_BYTES = 64 * 1024,

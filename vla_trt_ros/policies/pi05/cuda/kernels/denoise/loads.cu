@@ -2,7 +2,7 @@
 
 // The prefix's keys and values in tiles, once for all steps.
 __device__ __forceinline__ void Block::order_keys() {
-    int prefix = *p.valid, parts = (prefix + PART_KEYS - 1) / PART_KEYS;
+    int prefix = valid, parts = (prefix + PART_KEYS - 1) / PART_KEYS;
     for (int i = block; i < p.layers * parts * 2; i += gridDim.x) {
         int layer = i / (2 * parts), part = (i >> 1) % parts, unit = thread & 31;
         const u16* from = i & 1 ? p.values : p.keys;
@@ -41,7 +41,7 @@ __constant__ Load LOADS[7] = {
 __device__ __forceinline__ void Block::produce() {
     long long due = clock64();
     int part = block >> 3, layer = 0;
-    bool cached = part * PART_KEYS < *p.valid;
+    bool cached = part * PART_KEYS < valid;
     for (int turn = 0; turn < p.steps * p.layers; turn++) {
 #pragma unroll 1
         for (int which = 0; which < 7; which++) {

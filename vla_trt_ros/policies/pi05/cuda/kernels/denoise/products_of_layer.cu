@@ -22,6 +22,7 @@ __device__ __forceinline__ void Block::add_product(int step, int layer, bool dow
     wait_bytes(barrier(down ? DOWN_HERE : OUT_HERE), weights_parity);
     product<64, CHUNKS / 2, CHUNK>(d, base + A + group * (CHUNKS / 2) * CHUNK,
                             base + (down ? W_DOWN : W_OUT) + group * (CHUNKS / 2) * CHUNK);
+    if (!down) clear_parts();
     join_halves<64>(d, exchange());
     if (thread == 0) release(down ? DOWN_FREE : OUT_FREE);
     u8* sums = p.workspace + SUMS + columns() * (SLICES * SLICES * 8 * 64 * 4);

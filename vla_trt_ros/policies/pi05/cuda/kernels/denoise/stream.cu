@@ -20,6 +20,12 @@ __device__ __forceinline__ void Block::store_stream(const float* factor, float i
 __device__ __forceinline__ void Block::begin(int step) {
     int lane = thread & 31, column = stream_column();
     if (!step) order_keys();
+    float4 weight[2][ACTIONS / 4];
+#pragma unroll
+    for (int i = 0; i < ACTIONS / 4; i++) {
+        weight[0][i] = *((const float4*)(p.in_weight + column * ACTIONS) + i);
+        weight[1][i] = *((const float4*)(p.in_weight + (column + 1) * ACTIONS) + i);
+    }
     if (step) {
         if (thread == 0) wait_for(p.counters, MOVED, step * p.horizon);
         together();
@@ -30,10 +36,13 @@ __device__ __forceinline__ void Block::begin(int step) {
             latent = __ldcg(p.latents + ((u64)step * p.rows + row()) * ACTIONS + lane);
         x0 = p.in_bias[column];
         x1 = p.in_bias[column + 1];
-        for (int k = 0; k < ACTIONS; k++) {
-            float v = __shfl_sync(~0u, latent, k);
-            x0 += v * p.in_weight[column * ACTIONS + k];
-            x1 += v * p.in_weight[(column + 1) * ACTIONS + k];
+#pragma unroll
+        for (int i = 0; i < ACTIONS / 4; i++) {
+            const float4 &a = weight[0][i], &b = weight[1][i];
+            float v0 = __shfl_sync(~0u, latent, 4 * i), v1 = __shfl_sync(~0u, latent, 4 * i + 1);
+            float v2 = __shfl_sync(~0u, latent, 4 * i + 2), v3 = __shfl_sync(~0u, latent, 4 * i + 3);
+            x0 += v0 * a.x + v1 * a.y + v2 * a.z + v3 * a.w;
+            x1 += v0 * b.x + v1 * b.y + v2 * b.z + v3 * b.w;
         }
         store_stream(p.factor + (u64)step * (2 * p.layers + 1) * WIDTH + column, p.inverse[0],
                      false);
