@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 _DIGEST = hashlib.sha256().digest_size
 
 
-def cubin(source: Path, target: str) -> bytes:
-    """Machine code of ``source`` for ``target`` ('sm_90'), from the cache or compiled into it.
+def cubin(source: Path, target: str, defines: Mapping[str, int] | None = None) -> bytes:
+    """Machine code of ``source`` for ``target`` ('sm_90'), from the cache or compiled into it;
+    ``defines`` are the numbers that it leaves open.
 
     Needs no GPU. BackendError if it does not compile, with the compiler's own words.
     """
-    text = source_text(source)
+    opened = ''.join(f'#define {name} {value}\n' for name, value in (defines or {}).items())
+    text = opened + source_text(source)
     name = hashlib.sha256('\0'.join((text, target, STANDARD)).encode()).hexdigest()
     file = cache_dir() / f'{source.stem}-{target}-{name[:16]}.cubin'
     found = _read(file)
@@ -100,10 +102,10 @@ def _write(file: Path, code: bytes) -> None:
 class Kernel:
     """The function ``name`` of the .cu file ``source``, for this machine's GPU.
 
-    ``target`` is another than the GPU's plain one ('sm_90a'). ``shared`` is dynamic shared memory
-    of a block, bytes. The blocks of a ``cooperative`` kernel run all at once, or not at all. A
-    ``chained`` kernel is launched before the one in front of it has ended, and waits for it itself
-    (griddepcontrol; compute capability 9.0).
+    ``defines``: as `cubin`. ``target`` is another than the GPU's plain one ('sm_90a'). ``shared``
+    is dynamic shared memory of a block, bytes. The blocks of a ``cooperative`` kernel run all at
+    once, or not at all. A ``chained`` kernel is launched before the one in front of it has ended,
+    and waits for it itself (griddepcontrol; compute capability 9.0).
     """
 
     def __init__(
@@ -112,12 +114,13 @@ class Kernel:
         name: str,
         *,
         target: str = '',
+        defines: Mapping[str, int] | None = None,
         shared: int = 0,
         cooperative: bool = False,
         chained: bool = False,
     ) -> None:
         check(runtime().cudaFree(0), 'starting the GPU')
-        code = cubin(source, target or device_target())
+        code = cubin(source, target or device_target(), defines)
         cu = driver()
         self._context = check(cu.cuCtxGetCurrent(), 'asking for the GPU context')
         self.name = name

@@ -1,83 +1,18 @@
-// Queries, keys and values of the suffix; attention by parts of the keys; their sum.
-
-// Norm, QKV, rotation.
-__device__ __forceinline__ void Block::heads(int step, int layer) {
-    if (thread == 0) {
-        wait_for(p.counters, STREAM, gridDim.x * (step * (p.layers + 1) + layer + 1));
-        if (block < QKV_BLOCKS) ask_stream();
-    }
-    if (block >= QKV_BLOCKS) {
-        together();
-        return;
-    }
-    __syncwarp();
-    int head = block >> 3, pair = (block & 7) * 16 + 8 * group + 2 * lane4;
-    const float* scale = p.scales + layer * SCALES + head * DIM + pair;
-    const float* shift = p.qkv_shift + (u64)turn(step, layer) * QKV + head * DIM + pair;
-    float2 scale0 = *(const float2*)scale, scale1 = *(const float2*)(scale + HALF);
-    float2 shift0 = *(const float2*)shift, shift1 = *(const float2*)(shift + HALF);
-    float d[16] = {};
-    float4 squares[4];
-    float2 c[2], s[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        u64 at = (u64)(valid + 16 * warp + quad + 8 * half) * HALF + pair;
-        c[half] = *(const float2*)(p.cosines + at);
-        s[half] = *(const float2*)(p.sines + at);
-    }
-    wait_bytes(barrier(QKV_HERE), weights_parity);
-    wait_bytes(barrier(A0 + group), a_parity);
-    a_parity ^= 1;
-    load_squares(squares);
-    stream_product<32>(d, base + W_QKV + group * 4 * 32 * 128);
-    store_row_scales(squares);
-    join_halves<32>(d, exchange());
-    if (thread == 0) release(QKV_FREE);
-    u32 now = turn(step, layer);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int row = 16 * warp + quad + 8 * half;
-        if (row >= p.horizon) continue;
-        float r = row_scales()[row];
-        float first0 = d[2 * half] * r * scale0.x + shift0.x;
-        float second0 = d[2 * half + 1] * r * scale1.x + shift1.x;
-        float first1 = d[4 + 2 * half] * r * scale0.y + shift0.y;
-        float second1 = d[5 + 2 * half] * r * scale1.y + shift1.y;
-        if (head <= HEADS) {
-            float2 a = c[half], b = s[half];
-            float turned0 = first0 * a.x - second0 * b.x, turned1 = first1 * a.y - second1 * b.y;
-            second0 = second0 * a.x + first0 * b.x;
-            second1 = second1 * a.y + first1 * b.y;
-            first0 = turned0;
-            first1 = turned1;
-        }
-        u32 first = pack_bf16(first0, first1), second = pack_bf16(second0, second1);
-        bool query = head < HEADS;
-        u8* to = p.workspace + (query ? ROTATED : SUFFIX);
-        to += query ? (head * 4 + (pair >> 6)) * CHUNK + swizzled(row, 2 * (pair & 63))
-                    : (((head - HEADS) * 64 + row) * DIM + pair) * 2;
-        int other = query ? 2 * CHUNK : 2 * HALF, copies = query ? ROTATED_BYTES : SUFFIX_BYTES;
-        u8 *fill = to + (now & 1) * copies, *empty = to + (~now & 1) * copies;
-        put(fill, first);
-        put(fill + other, second);
-        put(empty, NOT_YET);
-        put(empty + other, NOT_YET);
-    }
-}
+// Attention by parts of the keys; their sum.
 
 // Keys and values of the suffix, whose first is this part's key `first`; zeros behind them.
 __device__ __forceinline__ void Block::gather_suffix(const u8* from, int first) {
     uint4 v[16];
     int unit = thread & 31;
     auto row = [&](int i) { return 8 * (i >> 1) + (thread >> 5) - first; };
-    await(v, [&](int i) {
-        int live = min(max(row(i), 0), p.horizon - 1);
+    await(hints[FOR_SUFFIX], v, [&](int i) {
+        int live = min(max(row(i), 0), HORIZON - 1);
         return from + (i & 1) * (SUFFIX_BYTES / 2) + live * DIM * 2 + unit * 16;
     });
 #pragma unroll
     for (int i = 0; i < 16; i++) {
         u32 at = (unit >> 3) * CHUNK + swizzled(row(i) + first, (unit & 7) * 16);
-        if (row(i) >= p.horizon) v[i] = make_uint4(0, 0, 0, 0);
+        if (row(i) >= HORIZON) v[i] = make_uint4(0, 0, 0, 0);
         if (row(i) >= 0) store_shared(base + (i & 1 ? VALUES : KEYS) + at, v[i]);
     }
 }
@@ -85,13 +20,14 @@ __device__ __forceinline__ void Block::gather_suffix(const u8* from, int first) 
 // The horizon's rows of one head to one part of the keys.
 __device__ __forceinline__ void Block::attend(int step, int layer) {
     int head = block & 7, part = block >> 3;
-    int prefix = valid, keys = prefix + p.horizon;
+    int prefix = valid, keys = prefix + HORIZON;
     u32 now = turn(step, layer);
+    if (SHORT && now) wait_bytes(barrier(ORDERED), (now - 1) & 1);
     if (part * PART_KEYS >= keys) {
         if (thread == 0) release(KEYS_FREE);
         return;
     }
-    gather<4>(copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK);
+    gather<4>(hints[FOR_QUERIES], copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK);
     if (part * PART_KEYS < prefix) {
         wait_bytes(barrier(KEYS_HERE), weights_parity);
         wait_bytes(barrier(VALUES_HERE), weights_parity);
@@ -148,7 +84,7 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
         weight[half] += __shfl_xor_sync(~0u, weight[half], 1);
         weight[half] += __shfl_xor_sync(~0u, weight[half], 2);
         int row = 16 * warp + quad + 8 * half;
-        if (row >= p.horizon) continue;
+        if (row >= HORIZON) continue;
         float over = 1.0f / weight[half];
         int at = (part * HEADS + head) * 64 + row;
         if (group == 0 && lane4 == 0)
@@ -170,13 +106,13 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
 
 // The parts of a head's attention, some rows in each of its 16 blocks.
 __device__ __forceinline__ void Block::merge(int step, int layer) {
-    int head = block & 7, owner = block >> 3, per = (p.horizon + PARTS - 1) / PARTS;
-    if (owner * per >= p.horizon) return;
-    int parts = (valid + p.horizon + PART_KEYS - 1) / PART_KEYS;
+    int head = block & 7, owner = block >> 3, per = (HORIZON + PARTS - 1) / PARTS;
+    if (owner * per >= HORIZON) return;
+    int parts = (valid + HORIZON + PART_KEYS - 1) / PART_KEYS;
     float inverse = p.inverse[4 * layer + 1];
     u32 now = turn(step, layer);
     int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
-    bool mine = (thread >> 6) < per && row < p.horizon;
+    bool mine = (thread >> 6) < per && row < HORIZON;
     u8* weights = p.workspace + LOG_WEIGHTS + (head * 64 + row) * 4;
     u8* from = p.workspace + PARTIAL + ((head * 64 + row) * DIM + column) * 2;
     constexpr int NEXT = HEADS * 64;
@@ -185,6 +121,7 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
     if (mine) {
         auto part = [&](int i) { return i < parts ? i : 0; };
         await(
+            hints[FOR_PARTS],
             [&] {
                 look(w, [&](int i) { return weights + part(i) * NEXT * 4; });
                 look(v, [&](int i) { return from + part(i) * NEXT * DIM * 2; });
@@ -211,7 +148,8 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
         float over = inverse / total;
         u32 packed = pack_fp8(sum[0] * over, sum[1] * over) |
                      (u32)pack_fp8(sum[2] * over, sum[3] * over) << 16;
-        int at = (2 * head + (column >> 7)) * CHUNK + swizzled(row, column & 127);
+        int at = SHORT ? row * HEADS * DIM + head * DIM + column
+                       : (2 * head + (column >> 7)) * CHUNK + swizzled(row, column & 127);
         put(copy_of(ATTENDED, ATTENDED_BYTES, now) + at, packed);
         put(copy_of(ATTENDED, ATTENDED_BYTES, now + 1) + at, NOT_YET);
     }
@@ -219,10 +157,10 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
 
 // What `merge` has read: not there yet. Behind together(), for a weight has several readers.
 __device__ __forceinline__ void Block::clear_parts() {
-    int head = block & 7, owner = block >> 3, per = (p.horizon + PARTS - 1) / PARTS;
+    int head = block & 7, owner = block >> 3, per = (HORIZON + PARTS - 1) / PARTS;
     int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
-    if ((thread >> 6) >= per || row >= p.horizon) return;
-    int parts = (valid + p.horizon + PART_KEYS - 1) / PART_KEYS;
+    if ((thread >> 6) >= per || row >= HORIZON) return;
+    int parts = (valid + HORIZON + PART_KEYS - 1) / PART_KEYS;
     u8* weights = p.workspace + LOG_WEIGHTS + (head * 64 + row) * 4;
     u8* from = p.workspace + PARTIAL + ((head * 64 + row) * DIM + column) * 2;
 #pragma unroll 4

@@ -1,0 +1,210 @@
+// The four products of a layer for horizons of 17 to 64: 64 rows, the two warpgroups share the inner
+// dimension.
+
+// This warpgroup's CHUNKS chunks of the inner dimension; those of `a` are STRIDE bytes apart.
+template <int N, int CHUNKS, int STRIDE>
+__device__ __forceinline__ void product(float (&d)[N / 2], u32 a, u32 b) {
+    u64 left = tile(a), right = tile(b);
+    begin_products();
+#pragma unroll
+    for (int chunk = 0; chunk < CHUNKS; chunk++)
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            multiply_fp8(d, left + (chunk * STRIDE + k * 32) / 16,
+                         right + (chunk * N * 128 + k * 32) / 16, chunk + k);
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// The two warpgroups' halves of the inner dimension are added; each keeps half of the columns, in
+// d[0 .. N / 4). Behind this nobody reads the operands any more.
+template <int N>
+__device__ __forceinline__ void join_halves(float (&d)[N / 2], float* exchange) {
+    constexpr int KEPT = N / 4;
+    int group = threadIdx.x >> 7, t = threadIdx.x & 127;
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        exchange[(group * KEPT + i) * 128 + t] = group ? d[i] : d[KEPT + i];
+        d[i] = group ? d[KEPT + i] : d[i];
+    }
+    together();
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) d[i] += exchange[((1 - group) * KEPT + i) * 128 + t];
+}
+
+// Norm, QKV, rotation.
+__device__ __forceinline__ void Block::heads(int step, int layer) {
+    if (thread == 0) {
+        wait_for(p.counters, STREAM, gridDim.x * (step * (p.layers + 1) + layer + 1));
+        if (block < QKV_BLOCKS) ask_stream();
+    }
+    if (block >= QKV_BLOCKS) {
+        together();
+        return;
+    }
+    __syncwarp();
+    int head = block >> 3, pair = (block & 7) * 16 + 8 * group + 2 * lane4;
+    const float* scale = p.scales + layer * SCALES + head * DIM + pair;
+    const float* shift = p.qkv_shift + (u64)turn(step, layer) * QKV + head * DIM + pair;
+    float2 scale0 = *(const float2*)scale, scale1 = *(const float2*)(scale + HALF);
+    float2 shift0 = *(const float2*)shift, shift1 = *(const float2*)(shift + HALF);
+    float d[16] = {};
+    float4 squares[4];
+    float2 c[2], s[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        u64 at = (u64)(valid + 16 * warp + quad + 8 * half) * HALF + pair;
+        c[half] = *(const float2*)(p.cosines + at);
+        s[half] = *(const float2*)(p.sines + at);
+    }
+    wait_bytes(barrier(QKV_HERE), weights_parity);
+    wait_bytes(barrier(A0 + group), a_parity);
+    a_parity ^= 1;
+    load_squares(squares);
+    product<32, 4, CHUNK>(d, base + A + group * 4 * CHUNK, base + W_QKV + group * 4 * 32 * 128);
+    store_row_scales(squares);
+    join_halves<32>(d, exchange());
+    if (thread == 0) release(QKV_FREE);
+    u32 now = turn(step, layer);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int row = 16 * warp + quad + 8 * half;
+        if (row >= HORIZON) continue;
+        float r = row_scales()[row];
+        float first0 = d[2 * half] * r * scale0.x + shift0.x;
+        float second0 = d[2 * half + 1] * r * scale1.x + shift1.x;
+        float first1 = d[4 + 2 * half] * r * scale0.y + shift0.y;
+        float second1 = d[5 + 2 * half] * r * scale1.y + shift1.y;
+        if (head <= HEADS) {
+            float2 a = c[half], b = s[half];
+            float turned0 = first0 * a.x - second0 * b.x, turned1 = first1 * a.y - second1 * b.y;
+            second0 = second0 * a.x + first0 * b.x;
+            second1 = second1 * a.y + first1 * b.y;
+            first0 = turned0;
+            first1 = turned1;
+        }
+        u32 first = pack_bf16(first0, first1), second = pack_bf16(second0, second1);
+        bool query = head < HEADS;
+        u8* to = p.workspace + (query ? ROTATED : SUFFIX);
+        to += query ? (head * 4 + (pair >> 6)) * CHUNK + swizzled(row, 2 * (pair & 63))
+                    : (((head - HEADS) * 64 + row) * DIM + pair) * 2;
+        int other = query ? 2 * CHUNK : 2 * HALF, copies = query ? ROTATED_BYTES : SUFFIX_BYTES;
+        u8 *fill = to + (now & 1) * copies, *empty = to + (~now & 1) * copies;
+        put(fill, first);
+        put(fill + other, second);
+        put(empty, NOT_YET);
+        put(empty + other, NOT_YET);
+    }
+}
+
+// x += gate * product, by 64 columns a group of blocks and a slice of the inner dimension a block;
+// then a block adds up eight rows.
+template <int CHUNKS>
+__device__ __forceinline__ void Block::add_product(int step, int layer, bool down) {
+    Part part = part_of(block, thread);
+    int lane = thread & 31, column = part.column;
+    u32 now = turn(step, layer);
+    int norm = step * (2 * p.layers + 1) + 2 * layer + down;
+    bool last = down && layer + 1 == p.layers;
+    float2 gain = *(const float2*)(p.gate + (u64)norm * WIDTH + column);
+    float2 scale = *(const float2*)(p.scales + layer * SCALES + (down ? QKV + WIDTH + 2 * MLP : QKV) +
+                                    column);
+    float2 factor = *(const float2*)(p.factor + (u64)(norm + 1) * WIDTH + column);
+    float inverse = last ? 1.0f : p.inverse[4 * layer + (down ? 4 : 2)];
+    gather<CHUNKS>(hints[CHUNKS == 4 ? FOR_DOWN : FOR_OUT],
+                   (down ? copy_of(HIDDEN, HIDDEN_BYTES, now)
+                         : copy_of(ATTENDED, ATTENDED_BYTES, now)) +
+                   part.slice * CHUNKS * CHUNK);
+    fence_shared();
+    together();
+    float d[32] = {};
+    wait_bytes(barrier(down ? DOWN_HERE : OUT_HERE), weights_parity);
+    product<64, CHUNKS / 2, CHUNK>(d, base + A + group * (CHUNKS / 2) * CHUNK,
+                            base + (down ? W_DOWN : W_OUT) + group * (CHUNKS / 2) * CHUNK);
+    if (!down) clear_parts();
+    join_halves<64>(d, exchange());
+    if (thread == 0) release(down ? DOWN_FREE : OUT_FREE);
+    u8* sums = p.workspace + SUMS + part.columns * (SLICES * SLICES * 8 * 64 * 4);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int owner = 2 * warp + half;
+        if (8 * owner + quad >= HORIZON) continue;
+        u8* to = sums + ((owner * SLICES + part.slice) * 8 + quad) * 256 + group * 128 + lane4 * 16;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float* v = d + 8 * i + 2 * half;
+            put(to + 64 * i, __float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[4]),
+                __float_as_uint(v[5]));
+        }
+    }
+    if (part.slice < LIVE_SLICES && part.row < HORIZON) {
+        u8* from = sums + (part.slice * SLICES * 8 + (thread >> 5)) * 256 + lane * 8;
+        float2 sum = make_float2(0.0f, 0.0f);
+        uint2 v[SLICES];
+        await(hints[FOR_SUMS], v, [&](int i) { return from + i * 2048; });
+#pragma unroll
+        for (int i = 0; i < SLICES; i++) {
+            sum.x += __uint_as_float(v[i].x);
+            sum.y += __uint_as_float(v[i].y);
+        }
+#pragma unroll
+        for (int i = 0; i < SLICES; i++) put(from + i * 2048, NOT_YET, NOT_YET);
+        x[0] += sum.x * gain.x * scale.x;
+        x[1] += sum.y * gain.y * scale.y;
+        store_stream(factor, inverse, last);
+    }
+    if (down || part.slice < LIVE_SLICES) signal(p.counters, down ? STREAM : MIDDLE);
+}
+
+__device__ __forceinline__ void Block::out(int step, int layer) {
+    add_product<2>(step, layer, false);
+}
+__device__ __forceinline__ void Block::down(int step, int layer) {
+    add_product<4>(step, layer, true);
+}
+
+// Norm, gate and up, GeGLU.
+__device__ __forceinline__ void Block::gate_up(int step, int layer) {
+    if (thread == 0) {
+        wait_for(p.counters, MIDDLE, 16 * LIVE_SLICES * (turn(step, layer) + 1));
+        ask_stream();
+    }
+    __syncwarp();
+    int column = 32 * block + 16 * group + 4 * lane4;
+    const float* scale = p.scales + layer * SCALES + QKV + WIDTH + column;
+    const float* shift = p.up_shift + (u64)turn(step, layer) * 2 * MLP + column;
+    float4 scales[2] = {*(const float4*)scale, *(const float4*)(scale + MLP)};
+    float4 shifts[2] = {*(const float4*)shift, *(const float4*)(shift + MLP)};
+    float inverse = p.inverse[4 * layer + 3];
+    u32 now = turn(step, layer);
+    float d[32] = {};
+    float4 squares[4];
+    wait_bytes(barrier(group ? UP_HERE_TOO : UP_HERE), weights_parity);
+    wait_bytes(barrier(A0 + group), a_parity);
+    a_parity ^= 1;
+    load_squares(squares);
+    product<64, 4, CHUNK>(d, base + A + group * 4 * CHUNK, base + W_UP + group * 4 * CHUNK);
+    store_row_scales(squares);
+    join_halves<64>(d, exchange());
+    if (thread == 0) release(UP_FREE);
+    float gate_scale[4] = {scales[0].x, scales[0].y, scales[0].z, scales[0].w};
+    float up_scale[4] = {scales[1].x, scales[1].y, scales[1].z, scales[1].w};
+    float gate_shift[4] = {shifts[0].x, shifts[0].y, shifts[0].z, shifts[0].w};
+    float up_shift[4] = {shifts[1].x, shifts[1].y, shifts[1].z, shifts[1].w};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int row = 16 * warp + quad + 8 * half;
+        if (row >= HORIZON) continue;
+        float r = row_scales()[row], h[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float gate = d[4 * i + 2 * half] * r * gate_scale[i] + gate_shift[i];
+            float up = d[4 * i + 2 * half + 1] * r * up_scale[i] + up_shift[i];
+            h[i] = gelu_tanh(gate) * up * inverse;
+        }
+        int at = (column >> 7) * CHUNK + swizzled(row, column & 127);
+        put(copy_of(HIDDEN, HIDDEN_BYTES, now) + at,
+            pack_fp8(h[0], h[1]) | (u32)pack_fp8(h[2], h[3]) << 16);
+        put(copy_of(HIDDEN, HIDDEN_BYTES, now + 1) + at, NOT_YET);
+    }
+}
