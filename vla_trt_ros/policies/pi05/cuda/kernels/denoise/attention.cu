@@ -1,20 +1,40 @@
 // Attention by parts of the keys; their sum.
 
-// Keys and values of the suffix, whose first is this part's key `first`; zeros behind them.
-__device__ __forceinline__ void Block::gather_suffix(const u8* from, int first) {
-    uint4 v[16];
+// Queries to A, and keys and values of the suffix behind those of the prefix, in one wait; `first`:
+// the suffix's first key of this part, negative if it is in front.
+__device__ __forceinline__ void Block::gather_with_suffix(const u8* queries, const u8* from,
+                                                          int first, bool cached) {
+    constexpr int UNITS = (2 * HORIZON + 7) / 8;  // eight rows at a time: keys, then values
+    uint4 q[TURNS * 4], v[UNITS];
     int unit = thread & 31;
-    auto row = [&](int i) { return 8 * (i >> 1) + (thread >> 5) - first; };
-    await(hints[FOR_SUFFIX], v, [&](int i) {
-        int live = min(max(row(i), 0), HORIZON - 1);
-        return from + (i & 1) * (SUFFIX_BYTES / 2) + live * DIM * 2 + unit * 16;
-    });
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-        u32 at = (unit >> 3) * CHUNK + swizzled(row(i) + first, (unit & 7) * 16);
-        if (row(i) >= HORIZON) v[i] = make_uint4(0, 0, 0, 0);
-        if (row(i) >= 0) store_shared(base + (i & 1 ? VALUES : KEYS) + at, v[i]);
+    auto row = [&](int i) { return min(8 * i + (thread >> 5), 2 * HORIZON - 1); };
+    await(
+        [&] {
+            look(q, [&](int i) { return queries + place<4>(i); });
+            look(v, [&](int i) {
+                int r = row(i), values = r >= HORIZON;
+                return from + values * (SUFFIX_BYTES / 2) + (r - values * HORIZON) * DIM * 2 +
+                       unit * 16;
+            });
+        },
+        [&] { return is_there(q) & is_there(v); });
+    store_gathered<4>(q);
+    if (cached) {
+        wait_bytes(barrier(KEYS_HERE), weights_parity);
+        wait_bytes(barrier(VALUES_HERE), weights_parity);
     }
+    u32 column = (unit >> 3) * CHUNK;
+#pragma unroll
+    for (int i = 0; i < UNITS; i++) {
+        int r = row(i), values = r >= HORIZON, key = first + r - values * HORIZON;
+        if (key >= 0 && key < PART_KEYS)
+            store_shared(base + (values ? VALUES : KEYS) + column + swizzled(key, (unit & 7) * 16),
+                         v[i]);
+    }
+    // Weights of what is behind the suffix are zero; what is there may be anything but infinite.
+    for (int key = first + HORIZON + (thread >> 5); key < PART_KEYS; key += 8)
+        store_shared(base + VALUES + column + swizzled(key, (unit & 7) * 16),
+                     make_uint4(0, 0, 0, 0));
 }
 
 // The horizon's rows of one head to one part of the keys.
@@ -27,13 +47,15 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
         if (thread == 0) release(KEYS_FREE);
         return;
     }
-    gather<4>(hints[FOR_QUERIES], copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK);
-    if (part * PART_KEYS < prefix) {
+    const u8* rotated = copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK;
+    bool cached = part * PART_KEYS < prefix;
+    if ((part + 1) * PART_KEYS > prefix) {
+        gather_with_suffix(rotated, copy_of(SUFFIX, SUFFIX_BYTES, now), prefix - part * PART_KEYS,
+                           cached);
+    } else {
+        gather<4>(rotated);
         wait_bytes(barrier(KEYS_HERE), weights_parity);
         wait_bytes(barrier(VALUES_HERE), weights_parity);
-    }
-    if ((part + 1) * PART_KEYS > prefix) {
-        gather_suffix(copy_of(SUFFIX, SUFFIX_BYTES, now), prefix - part * PART_KEYS);
     }
     fence_shared();
     together();
@@ -121,7 +143,6 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
     if (mine) {
         auto part = [&](int i) { return i < parts ? i : 0; };
         await(
-            hints[FOR_PARTS],
             [&] {
                 look(w, [&](int i) { return weights + part(i) * NEXT * 4; });
                 look(v, [&](int i) { return from + part(i) * NEXT * DIM * 2; });

@@ -7,7 +7,6 @@ struct Block {
     int block, thread, group, warp, quad, lane4;
     int valid;  // tokens of the prefix
     u32 weights_parity, a_parity;
-    u32 hints[8];  // cycles that waiting took a layer ago, by Wait
     float x[4];  // of the residual stream: what the thread holds, wide.cu and short.cu say
 
     __device__ __forceinline__ u32 barrier(int i) const { return base + MISC + 8 * i; }
@@ -16,8 +15,6 @@ struct Block {
     __device__ __forceinline__ u8* copy_of(int what, int bytes, u32 turn) const {
         return p.workspace + what + (turn & 1) * bytes;
     }
-
-    enum Wait { FOR_QKV, FOR_QUERIES, FOR_SUFFIX, FOR_PARTS, FOR_OUT, FOR_UP, FOR_DOWN, FOR_SUMS };
 
     // What has arrived in shared memory, and what place in it is free again.
     enum {
@@ -45,18 +42,25 @@ struct Block {
         arrive(barrier(place));
     }
 
+    static constexpr int TURNS = (HORIZON + 31) / 32;  // of 32 rows, to gather all
+
     // Chunks of activations, as soon as they are there.
     template <int CHUNKS>
-    __device__ __forceinline__ void gather(u32& hint, const u8* from) {
-        constexpr int TURNS = (HORIZON + 31) / 32;  // 32 rows at a time
+    __device__ __forceinline__ void gather(const u8* from) {
         uint4 v[TURNS * CHUNKS];
-        auto place = [&](int i) {
-            int row = min(i / CHUNKS * 32 + (thread >> 3), HORIZON - 1);
-            return row * 128 + (thread & 7) * 16 + i % CHUNKS * CHUNK;
-        };
-        await(hint, v, [&](int i) { return from + place(i); });
+        await(v, [&](int i) { return from + place<CHUNKS>(i); });
+        store_gathered<CHUNKS>(v);
+    }
+    template <int CHUNKS>
+    __device__ __forceinline__ void store_gathered(const uint4 (&v)[TURNS * CHUNKS]) {
 #pragma unroll
-        for (int i = 0; i < TURNS * CHUNKS; i++) store_shared(base + A + place(i), v[i]);
+        for (int i = 0; i < TURNS * CHUNKS; i++) store_shared(base + A + place<CHUNKS>(i), v[i]);
+    }
+    // Of a thread's i-th unit of CHUNKS chunks.
+    template <int CHUNKS>
+    __device__ __forceinline__ int place(int i) const {
+        int row = min(i / CHUNKS * 32 + (thread >> 3), HORIZON - 1);
+        return row * 128 + (thread & 7) * 16 + i % CHUNKS * CHUNK;
     }
 
     __device__ __forceinline__ void begin(int step);
@@ -64,7 +68,8 @@ struct Block {
     __device__ __forceinline__ void produce();
     __device__ __forceinline__ void keep_order();
     __device__ __forceinline__ void order_keys();
-    __device__ __forceinline__ void gather_suffix(const u8* from, int first);
+    __device__ __forceinline__ void gather_with_suffix(const u8* queries, const u8* from,
+                                                       int first, bool cached);
     __device__ __forceinline__ void attend(int step, int layer);
     __device__ __forceinline__ void merge(int step, int layer);
     __device__ __forceinline__ void clear_parts();
@@ -78,7 +83,7 @@ struct Block {
     __device__ __forceinline__ void store_short(u32 number, float2 factor, float inverse,
                                                 bool last);
     __device__ __forceinline__ void clear_short(u32 number);
-    __device__ __forceinline__ void take_stream(u32& hint, u32 number, uint4 (&a)[2][2]);
+    __device__ __forceinline__ void take_stream(u32 number, uint4 (&a)[2][2]);
     template <int COLUMNS>
     __device__ __forceinline__ void add_warps(float (&sum)[4], const float (&d)[COLUMNS / 8][4]);
     __device__ __forceinline__ const u8* own_weights(int place, int columns, int segments) const;

@@ -87,27 +87,20 @@ __device__ __forceinline__ bool is_there(const T (&v)[N]) {
     return all;
 }
 
-// Looks again and again, at all of it, until `there()`. Looking costs those who write and those who
-// bring weights: so not before three quarters of the time that it took a layer ago, `hint`, have
-// passed. No branches inside a look: the kernel's code must stay in the instruction cache, which
-// threads that have nothing to look at pay with looking at others' units.
+// Looks again and again, at all of it, until `there()`. No branches inside a look: the kernel's code
+// must stay in the instruction cache, which threads that have nothing to look at pay with looking at
+// others' units.
 template <typename Look, typename There>
-__device__ __forceinline__ void await(u32& hint, Look look, There there) {
-    u32 begin = clock(), at = 0;
-    long long latest = clock64() + PATIENCE;
-    do at = clock() - begin;
-    while (at < hint - hint / 4);
-    while (true) {
+__device__ __forceinline__ void await(Look look, There there) {
+    long long begin = clock64();
+    do {
         look();
-        if (there()) break;
-        if (clock64() > latest) __trap();
-        at = clock() - begin;
-    }
-    hint = at;
+        if (clock64() - begin > PATIENCE) __trap();
+    } while (!there());
 }
 
 // v[i] at `at(i)`.
 template <int N, typename T, typename At>
-__device__ __forceinline__ void await(u32& hint, T (&v)[N], At at) {
-    await(hint, [&] { look(v, at); }, [&] { return is_there(v); });
+__device__ __forceinline__ void await(T (&v)[N], At at) {
+    await([&] { look(v, at); }, [&] { return is_there(v); });
 }

@@ -66,7 +66,7 @@ __device__ __forceinline__ void Block::heads(int step, int layer) {
     uint4 a[2][2];
     float d[4][4] = {}, sum[4] = {};
     wait_bytes(barrier(QKV_HERE), weights_parity);
-    take_stream(hints[FOR_QKV], 2 * now, a);
+    take_stream(2 * now, a);
     multiply_rows<32, 2>(d, a, own_weights(W_QKV, 32, 2));
     add_warps<32>(sum, d);
     if (thread == 0) release(QKV_FREE);
@@ -118,7 +118,6 @@ __device__ __forceinline__ void Block::add_short(int step, int layer, bool down)
     float d[1][4] = {}, sum[4] = {};
     wait_bytes(barrier(down ? DOWN_HERE : OUT_HERE), weights_parity);
     await(
-        hints[SEGMENTS == 8 ? FOR_DOWN : FOR_OUT],
         [&] {
 #pragma unroll
             for (int s = 0; s < SEGMENTS; s++)
@@ -169,7 +168,7 @@ __device__ __forceinline__ void Block::gate_up(int step, int layer) {
     float d[8][4] = {}, sum[4] = {};
     wait_bytes(barrier(UP_HERE), weights_parity);
     wait_bytes(barrier(UP_HERE_TOO), weights_parity);
-    take_stream(hints[FOR_UP], 2 * now + 1, a);
+    take_stream(2 * now + 1, a);
     multiply_rows<64, 2>(d, a, own_weights(W_UP, 64, 2));
     add_warps<64>(sum, d);
     if (thread == 0) release(UP_FREE);

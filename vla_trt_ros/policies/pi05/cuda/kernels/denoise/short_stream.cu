@@ -68,13 +68,12 @@ __device__ __forceinline__ void Block::clear_short(u32 number) {
 
 // This warp's 128 columns of all rows as the product's operand, and 1 / root mean square of rows
 // `warp8` and `warp8` + 8 in row_scales(), visible behind the next together().
-__device__ __forceinline__ void Block::take_stream(u32& hint, u32 number, uint4 (&a)[2][2]) {
+__device__ __forceinline__ void Block::take_stream(u32 number, uint4 (&a)[2][2]) {
     int lane = thread & 31, warp8 = thread >> 5;
     const u8* stream = p.workspace + XS + (number & 3) * STREAM_BYTES + warp8 * 128 + lane4 * 16;
     const u8* sums = p.workspace + STREAM_SUMS + (number & 3) * STREAM_SUMS_BYTES + lane * 16;
     uint4 s[2];
     await(
-        hint,
         [&] {
 #pragma unroll
             for (int i = 0; i < 2; i++)

@@ -6,7 +6,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     u32 start = shared_address(raw), base = (start + 1023) & ~1023u;
     int thread = threadIdx.x;
     Block b{p, raw + (base - start), base, (int)blockIdx.x, thread, thread >> 7,
-            (thread >> 5) & 3, (thread & 31) >> 2, thread & 3, *p.valid, 0, 0, {}, {}};
+            (thread >> 5) & 3, (thread & 31) >> 2, thread & 3, *p.valid, 0, 0, {}};
     if (thread == 0) {
         for (int i = 0; i < Block::BARRIERS; i++) open_barrier(b.barrier(i));
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");

@@ -111,8 +111,7 @@ __device__ __forceinline__ void Block::add_product(int step, int layer, bool dow
                                     column);
     float2 factor = *(const float2*)(p.factor + (u64)(norm + 1) * WIDTH + column);
     float inverse = last ? 1.0f : p.inverse[4 * layer + (down ? 4 : 2)];
-    gather<CHUNKS>(hints[CHUNKS == 4 ? FOR_DOWN : FOR_OUT],
-                   (down ? copy_of(HIDDEN, HIDDEN_BYTES, now)
+    gather<CHUNKS>((down ? copy_of(HIDDEN, HIDDEN_BYTES, now)
                          : copy_of(ATTENDED, ATTENDED_BYTES, now)) +
                    part.slice * CHUNKS * CHUNK);
     fence_shared();
@@ -141,7 +140,7 @@ __device__ __forceinline__ void Block::add_product(int step, int layer, bool dow
         u8* from = sums + (part.slice * SLICES * 8 + (thread >> 5)) * 256 + lane * 8;
         float2 sum = make_float2(0.0f, 0.0f);
         uint2 v[SLICES];
-        await(hints[FOR_SUMS], v, [&](int i) { return from + i * 2048; });
+        await(v, [&](int i) { return from + i * 2048; });
 #pragma unroll
         for (int i = 0; i < SLICES; i++) {
             sum.x += __uint_as_float(v[i].x);
