@@ -141,7 +141,7 @@ def altered(path, change):
 
 def test_a_file_of_another_version(path):
     altered(path, lambda h: h['__metadata__'].update(format='7'))
-    with pytest.raises(BackendError, match="is of format '7', this release reads '1'; export"):
+    with pytest.raises(BackendError, match="is of format '7', this release reads '2'; export"):
         open_fast_file(path)
 
 

@@ -21,7 +21,7 @@ from vla_trt_ros.policies.pi05.cuda.tensor_file import TensorFile, write_tensors
 from vla_trt_ros.policies.pi05.spec import Pi05Config
 from vla_trt_ros.strict_yaml import build
 
-FORMAT = '1'
+FORMAT = '2'
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp8': torch.bfloat16}
 """Precision to the dtype of what is not quantised."""
 PARTS = {

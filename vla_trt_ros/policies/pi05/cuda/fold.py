@@ -63,7 +63,7 @@ class GemmaLayer:
     """Rows: queries of all heads, keys, values."""
     out: Linear | None = None
     gate_up: Linear | None = None
-    """Rows: all gates, then all ups."""
+    """Rows: of the prefix a gate and its up in turn, of the expert all gates, then all ups."""
     down: Linear | None = None
 
 
@@ -198,11 +198,11 @@ def _prefix_layer(config: Pi05Config, i: int, get: Load, linear: _Make) -> Gemma
     if last:
         return GemmaLayer(joined)
     mlp = get(f'{name}.post_attention_layernorm.weight') + 1.0
-    gate_up = torch.cat([get(f'{name}.mlp.{p}_proj.weight') for p in ('gate', 'up')])
+    gate_up = torch.stack([get(f'{name}.mlp.{p}_proj.weight') for p in ('gate', 'up')], dim=1)
     return GemmaLayer(
         joined,
         linear(f'prefix.{i}.out', get(f'{name}.self_attn.o_proj.weight')),
-        linear(f'prefix.{i}.gate_up', gate_up * mlp),
+        linear(f'prefix.{i}.gate_up', gate_up.flatten(0, 1) * mlp),
         linear(f'prefix.{i}.down', get(f'{name}.mlp.down_proj.weight')),
     )
 

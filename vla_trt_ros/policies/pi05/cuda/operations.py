@@ -46,7 +46,7 @@ class Ops(Protocol):
         """The product of ``a``, then GELU in its tanh form."""
 
     def geglu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
-        """The product of ``a``, [T, 2 F], gates first -> gelu(gate) * up, [T, F]."""
+        """The product of ``a``, [T, 2 F], a gate and its up in turn -> gelu(gate) * up, [T, F]."""
 
     def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
         """[V * T, 3 W] -> each view's tokens attend to each other: [V * T, W]."""
@@ -144,10 +144,10 @@ class TorchOps:
 
     def geglu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
         h = self.linear(a, product).float()
-        return self._geglu(h * product.result if product.result else h, into)
+        h = h * product.result if product.result else h
+        return self._geglu(h[:, ::2], h[:, 1::2], into)
 
-    def _geglu(self, h: Tensor, into: Linear) -> Tensor:
-        gate, up = h.chunk(2, dim=-1)
+    def _geglu(self, gate: Tensor, up: Tensor, into: Linear) -> Tensor:
         return self._store(F.gelu(gate, approximate='tanh') * up, into)
 
     def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
@@ -221,7 +221,8 @@ class TorchOps:
         return self._stream(stream.x + gate * self._product(a, product), factor, into)
 
     def gate_up(self, stream: Stream, product: Linear, shift: Tensor, into: Linear) -> Tensor:
-        return self._geglu(self._normed(stream, product, shift), into)
+        gate, up = self._normed(stream, product, shift).chunk(2, dim=-1)
+        return self._geglu(gate, up, into)
 
     def euler(
         self,

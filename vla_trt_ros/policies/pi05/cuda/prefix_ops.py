@@ -9,10 +9,11 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from vla_trt_ros.policies.pi05.cuda import prefix_attention
 from vla_trt_ros.policies.pi05.cuda.fold import FP8, Linear
-from vla_trt_ros.policies.pi05.cuda.kernels import attention, rows
+from vla_trt_ros.policies.pi05.cuda.kernels import attention, products, rows
 from vla_trt_ros.policies.pi05.cuda.tuning import Tuning
 
 _VISION_ATTENTION = [
@@ -89,6 +90,8 @@ class PrefixOps:
         return out
 
     def geglu_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        if a.shape[0] >= self.tuning.geglu_rows:
+            return self._geglu_in_product(a, product, into)
         h = self.linear(a, product)
         width = h.shape[1] // 2
         out = torch.empty(h.shape[0], width, dtype=into.weight.dtype, device=h.device)
@@ -106,13 +109,65 @@ class PrefixOps:
         )
         return out
 
+    def _geglu_in_product(self, a: Tensor, product: Linear, into: Linear) -> Tensor:
+        count, depth = a.shape
+        width = product.weight.shape[0]
+        out = torch.empty(count, width // 2, dtype=into.weight.dtype, device=a.device)
+        block, columns, inner = 128, 256, 128 // a.element_size()
+        tiles = triton.cdiv(count, block) * triton.cdiv(width, columns)
+        processors = torch.cuda.get_device_properties(a.device).multi_processor_count
+        products.geglu_product[(min(tiles, processors),)](
+            TensorDescriptor.from_tensor(a, [block, inner]),
+            TensorDescriptor.from_tensor(product.weight, [columns, inner]),
+            TensorDescriptor.from_tensor(out, [block, columns // 2]),
+            product.scale,
+            product.act_scale,
+            product.result or 1.0,
+            1.0 / into.act,
+            count,
+            width,
+            depth,
+            FP8=into.quantized,
+            BM=block,
+            BN=columns,
+            BK=inner,
+            GROUP=8,
+            PROGRAMS=min(tiles, processors),
+            num_warps=8,
+            num_stages=4,
+            **self._chained,
+        )
+        return out
+
     def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
+        tokens, dim = qkv.shape[0] // views, qkv.shape[1] // (3 * heads)
+        if attention.serves_views(tokens, dim):
+            return self._view_attention(qkv, views, heads, into)
         parts = qkv.view(views, -1, 3, heads, qkv.shape[1] // (3 * heads))
         q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
         with sdpa_kernel(_VISION_ATTENTION, set_priority=True):
             out = F.scaled_dot_product_attention(q, k, v)
         merged = out.transpose(1, 2).reshape(qkv.shape[0], -1)
         return self._quantized(merged, into) if into.quantized else merged
+
+    def _view_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
+        tokens, width = qkv.shape[0] // views, qkv.shape[1] // 3
+        dim, block = width // heads, 64
+        out = torch.empty(qkv.shape[0], width, dtype=into.weight.dtype, device=qkv.device)
+        attention.view_attention[(tokens // block, heads, views)](
+            qkv,
+            out,
+            1.0 / into.act,
+            math.log2(math.e) / math.sqrt(dim),
+            width,
+            FP8=into.quantized,
+            D=dim,
+            TOKENS=tokens,
+            BM=block,
+            num_warps=4,
+            **self._chained,
+        )
+        return out
 
     def rotate_store(
         self, qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor

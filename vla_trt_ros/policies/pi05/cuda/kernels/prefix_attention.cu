@@ -67,11 +67,15 @@ struct Share {
     int from, to;
 };
 
-__device__ __forceinline__ void bring(u32 base, const TensorMap& q, const TensorMap& keys,
-                                      const TensorMap& values, int row, Share share) {
+__device__ __forceinline__ void bring_queries(u32 base, const TensorMap& q, int row) {
+    u32 here = base + BARRIERS + 8 * Q_HERE;
+    expect(here, ROWS_BYTES);
+    for (int i = 0; i < 4; i++) copy_box(base + Q + i * 2 * CHUNK, q, 64 * i, row, here);
+}
+
+__device__ __forceinline__ void bring(u32 base, const TensorMap& keys, const TensorMap& values,
+                                      Share share) {
     auto barrier = [&](int i) { return base + BARRIERS + 8 * i; };
-    expect(barrier(Q_HERE), ROWS_BYTES);
-    for (int i = 0; i < 4; i++) copy_box(base + Q + i * 2 * CHUNK, q, 64 * i, row, barrier(Q_HERE));
     for (int t = share.from; t < share.to; t++) {
         int n = t - share.from, stage = n % STAGES, turn = n / STAGES;
         if (turn) wait_bytes(barrier(KEYS_FREE + stage), (turn - 1) & 1);
@@ -110,11 +114,12 @@ __device__ __forceinline__ void attend(const TensorMap& q, const TensorMap& keys
     }
     __syncthreads();
     asm volatile("griddepcontrol.wait;" ::: "memory");
+    if (thread == COMPUTE) bring_queries(base, q, row);
     int valid = *valid_at, tiles = (valid + TILE - 1) / TILE;
     Share share = {tiles * rank / BLOCKS, tiles * (rank + 1) / BLOCKS};
     if (thread >= COMPUTE) {
         give_registers();
-        if (thread == COMPUTE) bring(base, q, keys, values, row, share);
+        if (thread == COMPUTE) bring(base, keys, values, share);
         __syncwarp();
         meet_cluster();
         meet_cluster();

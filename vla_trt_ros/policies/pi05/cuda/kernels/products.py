@@ -31,9 +31,9 @@ def geglu_product(
     GROUP: tl.constexpr,
     PROGRAMS: tl.constexpr,
 ):
-    """gelu(a @ gates.T) * (a @ ups.T): [count, width]. Gates are the first ``width`` rows of
-    ``weight``, ups the others; all three are descriptors of blocks. GROUP tiles of rows share a
-    tile of weights while it is in L2.
+    """gelu(a @ gates.T) * (a @ ups.T): [count, width / 2], where gates and ups are the ``width``
+    rows of ``weight`` in turn. ``a``, ``weight`` and ``out`` are descriptors of blocks. GROUP
+    tiles of rows use a tile of weights while it is in L2.
     """
     tiles_m, tiles_n = tl.cdiv(count, BM), tl.cdiv(width, BN)
     wait_for_inputs(CHAIN, 2)
@@ -45,16 +45,11 @@ def geglu_product(
         rows = min(tiles_m - first, GROUP)
         i = first + tile % (GROUP * tiles_n) % rows
         j = tile % (GROUP * tiles_n) // rows
-        gate = tl.zeros((BM, BN), tl.float32)
-        up = tl.zeros((BM, BN), tl.float32)
+        sums = tl.zeros((BM, BN), tl.float32)
         for k in range(tl.cdiv(depth, BK)):
             x = a.load([i * BM, k * BK])
-            g = weight.load([j * BN, k * BK])
-            u = weight.load([width + j * BN, k * BK])
-            gate = tl.dot(x, g.T, gate)
-            up = tl.dot(x, u.T, up)
-        gate = gate * quantum
-        up = up * quantum
+            y = weight.load([j * BN, k * BK])
+            sums = tl.dot(x, y.T, sums)
+        gate, up = tl.split(tl.reshape(sums * quantum, (BM, BN // 2, 2)))
         gate = gelu_tanh_fast(gate) if FP8 else gelu_tanh(gate)
-        value = stored(gate * up, inverse, FP8)
-        out.store([i * BM, j * BN], value.to(out.dtype))
+        out.store([i * BM, j * (BN // 2)], stored(gate * up, inverse, FP8).to(out.dtype))

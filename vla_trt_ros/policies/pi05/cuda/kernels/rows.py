@@ -68,13 +68,14 @@ def geglu(
     CHAIN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """[T, 2 width] -> [T, width]; a program is BLOCK columns of a row."""
+    """[T, 2 width], a gate and its up in turn -> [T, width]; a program is BLOCK columns."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
     wait_for_inputs(CHAIN, 2)
-    gate = tl.load(h + row * 2 * width + columns, inside, 0.0).to(tl.float32) * quantum
-    up = tl.load(h + row * 2 * width + width + columns, inside, 0.0).to(tl.float32) * quantum
+    pairs = 2 * columns[:, None] + tl.arange(0, 2)[None, :]
+    both = tl.load(h + row * 2 * width + pairs, inside[:, None], 0.0).to(tl.float32) * quantum
+    gate, up = tl.split(both)
     gate = gelu_tanh_fast(gate) if FP8 else gelu_tanh(gate)
     value = stored(gate * up, inverse, FP8)
     tl.store(out + row * width + columns, value.to(out.dtype.element_ty), inside)
