@@ -140,34 +140,12 @@ class PrefixOps:
         return out
 
     def full_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
-        tokens, dim = qkv.shape[0] // views, qkv.shape[1] // (3 * heads)
-        if attention.serves_views(tokens, dim):
-            return self._view_attention(qkv, views, heads, into)
         parts = qkv.view(views, -1, 3, heads, qkv.shape[1] // (3 * heads))
         q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
         with sdpa_kernel(_VISION_ATTENTION, set_priority=True):
             out = F.scaled_dot_product_attention(q, k, v)
         merged = out.transpose(1, 2).reshape(qkv.shape[0], -1)
         return self._quantized(merged, into) if into.quantized else merged
-
-    def _view_attention(self, qkv: Tensor, views: int, heads: int, into: Linear) -> Tensor:
-        tokens, width = qkv.shape[0] // views, qkv.shape[1] // 3
-        dim, block = width // heads, 64
-        out = torch.empty(qkv.shape[0], width, dtype=into.weight.dtype, device=qkv.device)
-        attention.view_attention[(tokens // block, heads, views)](
-            qkv,
-            out,
-            1.0 / into.act,
-            math.log2(math.e) / math.sqrt(dim),
-            width,
-            FP8=into.quantized,
-            D=dim,
-            TOKENS=tokens,
-            BM=block,
-            num_warps=4,
-            **self._chained,
-        )
-        return out
 
     def rotate_store(
         self, qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor

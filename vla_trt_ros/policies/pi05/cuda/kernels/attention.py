@@ -1,6 +1,4 @@
-"""Attention: of many query rows to one key-value head, keys counted on the device; of the tokens
-of a view to each other.
-"""
+"""Attention of many query rows to one key-value head, keys counted on the device."""
 
 import triton
 import triton.language as tl
@@ -67,56 +65,6 @@ def prefix_attention(
     acc, weight, _ = _over_keys(query, keys, values, 0, tl.load(valid), scale, D, BM, BN, STAGES)
     value = stored(acc / weight[:, None], inverse, FP8)
     tl.store(out + at, value.to(out.dtype.element_ty), rows[:, None] < count)
-
-
-def serves_views(tokens: int, dim: int) -> bool:
-    """Whether `view_attention` takes views of ``tokens``, heads of ``dim`` columns."""
-    return tokens in (64, 128, 256) and 64 < dim <= 96 and dim % 8 == 0
-
-
-@triton.jit
-def view_attention(
-    qkv,
-    out,
-    inverse,
-    scale,
-    width,
-    FP8: tl.constexpr,
-    CHAIN: tl.constexpr,
-    D: tl.constexpr,
-    TOKENS: tl.constexpr,
-    BM: tl.constexpr,
-):
-    """[views * TOKENS, 3 width] -> [views * TOKENS, width]; a program is BM rows of a head of a
-    view, and all keys of it at once. The head's columns beyond 64 are a product of their own, for
-    tiles are powers of two.
-    """
-    REST: tl.constexpr = 16 if D <= 80 else 32
-    view = tl.program_id(2) * TOKENS
-    rows = view + tl.program_id(0) * BM + tl.arange(0, BM)
-    keys = view + tl.arange(0, TOKENS)
-    d = tl.arange(0, 64)
-    e = 64 + tl.arange(0, REST)
-    live = e < D
-    head = tl.program_id(1) * D
-    wait_for_inputs(CHAIN, 2)
-    at = qkv + head + rows[:, None] * 3 * width
-    q = tl.load(at + d[None, :])
-    q_rest = tl.load(at + e[None, :], live[None, :], 0.0)
-    at = qkv + head + width + keys[:, None] * 3 * width
-    logits = tl.dot(q, tl.trans(tl.load(at + d[None, :])))
-    logits = tl.dot(q_rest, tl.trans(tl.load(at + e[None, :], live[None, :], 0.0)), logits)
-    logits *= scale
-    p = tl.exp2(logits - tl.max(logits, 1)[:, None])
-    factor = 1.0 / tl.sum(p, 1)[:, None]
-    p = p.to(qkv.dtype.element_ty)
-    at += width
-    sums = tl.dot(p, tl.load(at + d[None, :])) * factor
-    rest = tl.dot(p, tl.load(at + e[None, :], live[None, :], 0.0)) * factor
-    at = out + head + rows[:, None] * width
-    dtype = out.dtype.element_ty
-    tl.store(at + d[None, :], stored(sums, inverse, FP8).to(dtype))
-    tl.store(at + e[None, :], stored(rest, inverse, FP8).to(dtype), live[None, :])
 
 
 @triton.jit
