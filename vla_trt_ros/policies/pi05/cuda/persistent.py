@@ -1,8 +1,7 @@
-"""All denoise steps in one launch: what the kernels serve, their weights in order.
+"""All denoise steps in one launch of kernels/denoise.cu: what it serves, its weights in order.
 
 128 blocks each own a slice of every FP8 matrix of the expert. A slice stands in memory as one
-piece, as the matrix instructions read it, so that bulk copies bring it. kernels/denoise_short.cu
-serves horizons up to 16, kernels/denoise.cu longer ones; the horizon is compiled in.
+piece, in the tiles that the matrix instructions read, so that bulk copies bring it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from vla_trt_ros.policies.pi05.cuda.buffers import Buffers
 from vla_trt_ros.policies.pi05.cuda.fold import FastWeights, GemmaLayer, Linear
 from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 
-KERNELS = Path(__file__).parent / 'kernels'
+SOURCE = Path(__file__).parent / 'kernels' / 'denoise.cu'
 TARGET = 'sm_90a'
 BLOCKS, THREADS = 128, 384
 PACE = 300
@@ -31,8 +30,7 @@ WORKSPACE = 9 * 1024 * 1024
 COUNTERS = 4096
 KEYS = 1024
 """The most prefix and suffix tokens: 16 parts of 64 keys."""
-SHORT, HORIZON = 16, 64
-"""The longest horizons of denoise_short.cu and of denoise.cu."""
+HORIZON = 64
 SIZES = (1024, 4096, 8, 256, 32)
 """Width and MLP of the expert, heads, their width, latent columns."""
 
@@ -110,17 +108,15 @@ class PersistentDenoise:
         if reason:
             raise BackendError(f'denoise steps in one kernel: {reason}.')
         device = weights.embedding.device
-        horizon = weights.config.horizon
         self._kernel = Kernel(
-            source_for(horizon),
+            SOURCE,
             'denoise',
             target=TARGET,
-            defines={'HORIZON': horizon},
+            defines={'HORIZON': weights.config.horizon},
             shared=SHARED,
             cooperative=True,
         )
-        packed = packed_short if horizon <= SHORT else packed_layer
-        self._packed = torch.cat([packed(layer) for layer in weights.expert])
+        self._packed = torch.cat([packed_layer(layer) for layer in weights.expert])
         layers = [_products(layer) for layer in weights.expert]
         self._scales = torch.stack([torch.cat([_scale(x) for x in parts]) for parts in layers])
         inverse = [[1.0 / x.act for x in parts] for parts in layers]
@@ -171,48 +167,9 @@ class PersistentDenoise:
         self._kernel.launch((BLOCKS, 1, 1), (THREADS, 1, 1), (arguments,), stream)
 
 
-def source_for(horizon: int) -> Path:
-    """The kernel that serves ``horizon``."""
-    return KERNELS / ('denoise_short.cu' if horizon <= SHORT else 'denoise.cu')
-
-
-def packed_short(layer: GemmaLayer) -> Tensor:
-    """`packed_layer` for horizons up to SHORT."""
-    qkv, out, gate_up, down = _weights(layer)
-    return torch.cat(
-        [
-            _segments(qkv[short_qkv_rows()], 32),
-            _segments(out[:, out_columns()], 8),
-            _segments(gate_up[short_gate_up_rows()], 64),
-            _segments(down, 8),
-        ]
-    )
-
-
-def short_qkv_rows() -> Tensor:
-    """`qkv_rows` for horizons up to SHORT: a thread has one pair, 16 of them in a row a block."""
-    head, pair, half = torch.meshgrid(
-        torch.arange(10), torch.arange(128), torch.arange(2), indexing='ij'
-    )
-    return (head * 256 + pair + 128 * half).flatten()
-
-
-def short_gate_up_rows() -> Tensor:
-    """`gate_up_rows` for horizons up to SHORT: a gate and its up in turn."""
-    hidden, half = torch.meshgrid(torch.arange(4096), torch.arange(2), indexing='ij')
-    return (hidden + 4096 * half).flatten()
-
-
-def _segments(weight: Tensor, rows: int) -> Tensor:
-    """[out, in] bytes -> for each ``rows`` outputs the segments of 64 inputs, in each the outputs
-    one after the other.
-    """
-    return weight.reshape(-1, rows, weight.shape[1] // 64, 64).permute(0, 2, 1, 3).reshape(-1)
-
-
 def packed_layer(layer: GemmaLayer) -> Tensor:
     """A layer's FP8 weights as the blocks stream them: uint8, QKV, out, gate and up, down."""
-    qkv, out, gate_up, down = _weights(layer)
+    qkv, out, gate_up, down = (x.weight.view(torch.uint8) for x in _products(layer))
     return torch.cat(
         [
             _tiles(qkv[qkv_rows()], 32, 1),
@@ -271,11 +228,6 @@ def _tiles(weight: Tensor, rows: int, slices: int) -> Tensor:
     number = torch.arange(8)[None, :] ^ (torch.arange(rows)[:, None] % 8)
     number = number.to(weight.device)[None, :, None, None, :, None].expand(units.shape)
     return units.gather(4, number).permute(0, 2, 3, 1, 4, 5).reshape(-1)
-
-
-def _weights(layer: GemmaLayer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    qkv, out, gate_up, down = (x.weight.view(torch.uint8) for x in _products(layer))
-    return qkv, out, gate_up, down
 
 
 def _products(layer: GemmaLayer) -> tuple[Linear, Linear, Linear, Linear]:

@@ -54,8 +54,8 @@ class Stages:
         images = self.views * w.config.tokens_per_view
         cache = zip(w.prefix, *self._cache(bucket), strict=True)
         x = b.hidden[: prefix_rows(w.config, self.views, bucket)]
-        prompt = torch.nn.functional.embedding(b.tokens[: x.shape[0] - images], w.embedding)
-        x[images:] = prompt.float() * math.sqrt(x.shape[1])
+        torch.index_select(w.embedding, 0, b.tokens[: x.shape[0] - images], out=x[images:])
+        x[images:] *= math.sqrt(x.shape[1])
         y: Tensor | None = None
         for layer, keys, values in cache:
             qkv = ops.linear(ops.add_norm(x, y, layer.qkv, centre=False), layer.qkv)

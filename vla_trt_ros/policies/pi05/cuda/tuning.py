@@ -34,7 +34,7 @@ class Tuning:
     """Rows, and warps, of a program that merges the parts of attention."""
     prefix: tuple[int, int, int, int] = (64, 32, 4, 3)
     """Prefix attention: query rows, keys of a block, warps, stages."""
-    geglu_rows: int = 1 << 30
+    geglu_rows: int = 512
     """Rows from which the prefix's gate and up product and GeGLU are one kernel."""
     chain: bool = True
     """Programmatic dependent launch (compute capability 9.0)."""
@@ -72,7 +72,6 @@ FP8 = Tuning(
     down=Tile(32, 1024, split=4, warps=8, stages=0),
     attend=Tile(64, 64),
     merge_rows=1,
-    geglu_rows=640,
 )
 FP8_SHORT = replace(
     FP8,

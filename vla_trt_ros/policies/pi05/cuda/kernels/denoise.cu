@@ -11,9 +11,8 @@
 //
 // Activations are the 64-row operand of wgmma, rows beyond the horizon hold what is there and end
 // nowhere. Tiles of 128 bytes a row stand in memory as wgmma reads them, 16-byte units swizzled.
-// persistent.py says what every argument is and puts the weights in order.
-
-constexpr bool SHORT = false;
+// persistent.py says what every argument is and puts the weights in order. HORIZON is given to the
+// compiler.
 
 #include "hopper/memory.cu"
 #include "hopper/values.cu"
@@ -21,10 +20,9 @@ constexpr bool SHORT = false;
 #include "denoise/layout.cu"
 #include "denoise/exchange.cu"
 #include "denoise/block.cu"
-#include "denoise/order.cu"
 #include "denoise/loads.cu"
 #include "denoise/attention.cu"
 #include "denoise/latents.cu"
-#include "denoise/wide_stream.cu"
-#include "denoise/wide_products.cu"
+#include "denoise/stream.cu"
+#include "denoise/products.cu"
 #include "denoise/steps.cu"

@@ -5,7 +5,7 @@
 // cluster have the same rows and share out the keys. So a block reads few keys, which come from the
 // L2 cache at a rate that limits all of them, and every multiprocessor has a block. A third
 // warpgroup brings keys and values by 64, two ahead. At the end each block gets a share of the
-// columns from all blocks of its cluster and adds them up.
+// columns from all blocks of its cluster, in bfloat16, and adds them up.
 //
 // Keys that do not count are masked, and their values are zeroed: they may be anything.
 
@@ -18,7 +18,7 @@ namespace {
 constexpr int DIM = 256, ROWS = 128, TILE = 64, STAGES = 2, COMPUTE = 256;
 constexpr int TILE_BYTES = TILE * DIM * 2, ROWS_BYTES = ROWS * DIM * 2;
 constexpr int MOST_BLOCKS = 4;                // of a cluster
-constexpr int SHARE_BYTES = COMPUTE * 4 * 4;  // of 8 columns: 4 sums a thread
+constexpr int SHARE_BYTES = COMPUTE * 4 * 2;  // of 8 columns: 4 numbers a thread, bfloat16
 
 // Shared memory. Behind the last product, the sums of all blocks of the cluster lie in front.
 constexpr int Q = 0, KEYS = ROWS_BYTES, VALUES = KEYS + STAGES * TILE_BYTES,
@@ -209,13 +209,17 @@ __device__ __forceinline__ void attend(const TensorMap& q, const TensorMap& keys
         }
     // Columns by 8, PER of them for each block: [block that they come from][columns][thread].
     constexpr int PER = (32 + BLOCKS - 1) / BLOCKS;
-    u32 to = base + rank * PER * SHARE_BYTES + thread * 16, there = 0;
+    u32 to = base + rank * PER * SHARE_BYTES + thread * 8, there = 0;
+    float over[2];  // a block that has no keys has weights of zero
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+        over[half] = weight[half] > 0.0f ? __fdividef(1.0f, weight[half]) : 0.0f;
 #pragma unroll
     for (int i = 0; i < 32; i++) {
         if (i % PER == 0) there = in_block(to, i / PER);
-        asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(
-                         there + i % PER * SHARE_BYTES),
-                     "f"(o[4 * i]), "f"(o[4 * i + 1]), "f"(o[4 * i + 2]), "f"(o[4 * i + 3])
+        asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(there + i % PER * SHARE_BYTES),
+                     "r"(pack_bf16(o[4 * i] * over[0], o[4 * i + 1] * over[0])),
+                     "r"(pack_bf16(o[4 * i + 2] * over[1], o[4 * i + 3] * over[1]))
                      : "memory");
     }
     meet_cluster();
@@ -228,8 +232,8 @@ __device__ __forceinline__ void attend(const TensorMap& q, const TensorMap& keys
         for (int b = 0; b < BLOCKS; b++) highest = fmaxf(highest, seen[b * ROWS].x);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
-            share_of[b][half] = power_of_two(seen[b * ROWS].x - highest);
-            total += share_of[b][half] * seen[b * ROWS].y;
+            share_of[b][half] = power_of_two(seen[b * ROWS].x - highest) * seen[b * ROWS].y;
+            total += share_of[b][half];
         }
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) share_of[b][half] *= __fdividef(inverse, total);
@@ -238,15 +242,15 @@ __device__ __forceinline__ void attend(const TensorMap& q, const TensorMap& keys
     u64 line = (u64)(row + mine) * DIM + 8 * rank * PER + 2 * lane4;
 #pragma unroll 2
     for (int i = 0; i < end; i++) {
-        const float4* at = (const float4*)memory + i * COMPUTE + thread;
+        const uint2* at = (const uint2*)memory + i * COMPUTE + thread;
         float sum[4] = {};
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) {
-            float4 v = at[b * PER * COMPUTE];
-            sum[0] += v.x * share_of[b][0];
-            sum[1] += v.y * share_of[b][0];
-            sum[2] += v.z * share_of[b][1];
-            sum[3] += v.w * share_of[b][1];
+            uint2 v = at[b * PER * COMPUTE];
+            sum[0] += bf16_low(v.x) * share_of[b][0];
+            sum[1] += bf16_high(v.x) * share_of[b][0];
+            sum[2] += bf16_low(v.y) * share_of[b][1];
+            sum[3] += bf16_high(v.y) * share_of[b][1];
         }
         if (row + mine < count) store_pair(out, line + 8 * i, sum[0], sum[1], fp8);
         if (row + mine + 8 < count) store_pair(out, line + 8 * DIM + 8 * i, sum[2], sum[3], fp8);

@@ -42,7 +42,6 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
     int head = block & 7, part = block >> 3;
     int prefix = valid, keys = prefix + HORIZON;
     u32 now = turn(step, layer);
-    if (SHORT && now) wait_bytes(barrier(ORDERED), (now - 1) & 1);
     if (part * PART_KEYS >= keys) {
         if (thread == 0) release(KEYS_FREE);
         return;
@@ -169,8 +168,7 @@ __device__ __forceinline__ void Block::merge(int step, int layer) {
         float over = inverse / total;
         u32 packed = pack_fp8(sum[0] * over, sum[1] * over) |
                      (u32)pack_fp8(sum[2] * over, sum[3] * over) << 16;
-        int at = SHORT ? row * HEADS * DIM + head * DIM + column
-                       : (2 * head + (column >> 7)) * CHUNK + swizzled(row, column & 127);
+        int at = (2 * head + (column >> 7)) * CHUNK + swizzled(row, column & 127);
         put(copy_of(ATTENDED, ATTENDED_BYTES, now) + at, packed);
         put(copy_of(ATTENDED, ATTENDED_BYTES, now + 1) + at, NOT_YET);
     }

@@ -7,7 +7,7 @@ struct Block {
     int block, thread, group, warp, quad, lane4;
     int valid;  // tokens of the prefix
     u32 weights_parity, a_parity;
-    float x[4];  // of the residual stream: what the thread holds, wide.cu and short.cu say
+    float x[2];  // of the residual stream: row and columns of the thread's Part
 
     __device__ __forceinline__ u32 barrier(int i) const { return base + MISC + 8 * i; }
     __device__ __forceinline__ float* row_scales() const { return (float*)(memory + MISC + 256); }
@@ -32,10 +32,9 @@ struct Block {
         UP_FREE,
         DOWN_FREE,
         KEYS_FREE,
-        ORDERED,  // all blocks have ended a layer: what they set to ones is so for all
         BARRIERS
     };
-    static constexpr int PRODUCER = 256, KEEPER = 288;  // first threads of warps
+    static constexpr int PRODUCER = 256;
 
     // One thread, when all have used it.
     __device__ __forceinline__ void release(int place) const {
@@ -66,7 +65,6 @@ struct Block {
     __device__ __forceinline__ void begin(int step);
     __device__ __forceinline__ void heads(int step, int layer);
     __device__ __forceinline__ void produce();
-    __device__ __forceinline__ void keep_order();
     __device__ __forceinline__ void order_keys();
     __device__ __forceinline__ void gather_with_suffix(const u8* queries, const u8* from,
                                                        int first, bool cached);
@@ -79,17 +77,6 @@ struct Block {
     __device__ __forceinline__ void euler(int step);
     template <int PARTS_OF_SUM>
     __device__ __forceinline__ void move_latents(int step, const float* squares);
-    // Of short_*.cu alone.
-    __device__ __forceinline__ void store_short(u32 number, float2 factor, float inverse,
-                                                bool last);
-    __device__ __forceinline__ void clear_short(u32 number);
-    __device__ __forceinline__ void take_stream(u32 number, uint4 (&a)[2][2]);
-    template <int COLUMNS>
-    __device__ __forceinline__ void add_warps(float (&sum)[4], const float (&d)[COLUMNS / 8][4]);
-    __device__ __forceinline__ const u8* own_weights(int place, int columns, int segments) const;
-    template <int SEGMENTS>
-    __device__ __forceinline__ void add_short(int step, int layer, bool down);
-    // Of wide_*.cu alone.
     __device__ __forceinline__ void ask_stream();
     __device__ __forceinline__ void load_squares(float4 (&sums)[4]) const;
     __device__ __forceinline__ void store_row_scales(const float4 (&sums)[4]) const;

@@ -3,17 +3,13 @@
 // The threads that compute; one more warp brings weights.
 __device__ __forceinline__ void together() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 
-// One thread: what it knows to be written is visible to whom waits for `counter`.
-__device__ __forceinline__ void add_release(u32* counters, int counter) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters + 32 * counter)
-                 : "memory");
-}
-
 // Every thread's writes are visible to whom waits for `counter`.
 __device__ __forceinline__ void signal(u32* counters, int counter) {
     fence_global();
     together();
-    if (threadIdx.x == 0) add_release(counters, counter);
+    if (threadIdx.x == 0)
+        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters + 32 * counter)
+                     : "memory");
 }
 
 // Cycles, seconds of them: what does not come by then is a fault; stop, do not hang.

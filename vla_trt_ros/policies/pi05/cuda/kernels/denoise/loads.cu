@@ -54,7 +54,7 @@ __device__ __forceinline__ void Block::produce() {
                 wait_bytes(barrier(load.free), (turn - 1) & 1);
             if (of_cache && !cached) continue;
             if (of_cache && !turn) {
-                wait_for(p.counters, SHORT ? MIDDLE : STREAM, gridDim.x);
+                wait_for(p.counters, STREAM, gridDim.x);
                 fence_global();
             }
             const u8* from = of_cache

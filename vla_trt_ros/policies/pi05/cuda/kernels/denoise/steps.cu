@@ -15,7 +15,6 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     if (thread >= Block::PRODUCER) {
         give_registers();
         if (thread == Block::PRODUCER) b.produce();
-        if (SHORT && thread >= Block::KEEPER && thread < Block::KEEPER + 32) b.keep_order();
     } else {
         take_registers();
         for (int step = 0; step < p.steps; step++) {

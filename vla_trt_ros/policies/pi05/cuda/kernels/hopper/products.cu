@@ -75,14 +75,3 @@ __device__ __forceinline__ void multiply_values(float (&d)[128], u32 a0, u32 a1,
           D16(d, 112)
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"(add));
 }
-
-// By a warp: rows quad and quad + 8 of 16, columns of 8. Words of `a`: both rows of inner bytes 0 to
-// 15, both of 16 to 31.
-__device__ __forceinline__ void multiply_16_rows(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3,
-                                                 u32 b0, u32 b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}

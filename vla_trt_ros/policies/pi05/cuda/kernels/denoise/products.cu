@@ -1,5 +1,4 @@
-// The four products of a layer for horizons of 17 to 64: 64 rows, the two warpgroups share the inner
-// dimension.
+// The four products of a layer: 64 rows, the two warpgroups share the inner dimension.
 
 // This warpgroup's CHUNKS chunks of the inner dimension; those of `a` are STRIDE bytes apart.
 template <int N, int CHUNKS, int STRIDE>
@@ -61,7 +60,7 @@ __device__ __forceinline__ void Block::heads(int step, int layer) {
     wait_bytes(barrier(A0 + group), a_parity);
     a_parity ^= 1;
     load_squares(squares);
-    product<32, 4, CHUNK>(d, base + A + group * 4 * CHUNK, base + W_QKV + group * 4 * 32 * 128);
+    product<32, 4, STREAM_CHUNK>(d, base + A + group * 4 * STREAM_CHUNK, base + W_QKV + group * 4 * 32 * 128);
     store_row_scales(squares);
     join_halves<32>(d, exchange());
     if (thread == 0) release(QKV_FREE);
@@ -182,7 +181,7 @@ __device__ __forceinline__ void Block::gate_up(int step, int layer) {
     wait_bytes(barrier(A0 + group), a_parity);
     a_parity ^= 1;
     load_squares(squares);
-    product<64, 4, CHUNK>(d, base + A + group * 4 * CHUNK, base + W_UP + group * 4 * CHUNK);
+    product<64, 4, STREAM_CHUNK>(d, base + A + group * 4 * STREAM_CHUNK, base + W_UP + group * 4 * CHUNK);
     store_row_scales(squares);
     join_halves<64>(d, exchange());
     if (thread == 0) release(UP_FREE);

@@ -1,8 +1,9 @@
-// The stream of horizons of 17 to 64. Eight blocks share 64 columns: each adds up eight rows of
-// them, two columns a thread, x[0] and x[1], and stores them. Counters say that all is there; the
-// copy engine brings it.
+// The residual stream. Eight blocks share 64 columns: each adds up eight rows of them, two columns a
+// thread, x[0] and x[1], and stores them. Counters say that all is there; the copy engine brings it.
 
 constexpr int LIVE_SLICES = (HORIZON + 7) / 8;  // blocks of the eight that have rows
+// Of a chunk of the stream, which has no more rows: products read on into the next chunk.
+constexpr int STREAM_CHUNK = LIVE_SLICES * 8 * 128;
 
 struct Part {
     int slice, columns, row, column;
@@ -26,14 +27,14 @@ __device__ __forceinline__ void Block::store_stream(float2 factor, float inverse
     if (last)
         ((u32*)(p.workspace + LAST))[(row * WIDTH + column) / 2] = pack_bf16(y0, y1);
     else
-        *(u16*)(p.workspace + XS + (column >> 7) * CHUNK +
+        *(u16*)(p.workspace + XS + (column >> 7) * STREAM_CHUNK +
                 swizzled(row, column & 127)) =
             pack_fp8(y0 * inverse, y1 * inverse);
 }
 
 // Thread 0: half of it for each warpgroup.
 __device__ __forceinline__ void Block::ask_stream() {
-    constexpr int BYTES = 4 * CHUNK;
+    constexpr int BYTES = 4 * STREAM_CHUNK;
     fence_global();
     for (int half = 0; half < 2; half++) {
         expect(barrier(A0 + half), BYTES);
