@@ -3,6 +3,7 @@
 
 import ctypes
 import sys
+from types import SimpleNamespace
 
 import pytest
 from gpu_stand_in import Cuda
@@ -161,6 +162,25 @@ class Driver:
         self.launches.append((function, *rest[:-1]))
         return (0,)
 
+    CUlaunchConfig = SimpleNamespace
+
+    class CUlaunchAttribute:
+        def __init__(self):
+            self.value = SimpleNamespace(clusterDim=SimpleNamespace())
+
+    class CUlaunchAttributeID:
+        CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4
+        CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
+
+    @staticmethod
+    def CUstream(handle):
+        return handle
+
+    def cuLaunchKernelEx(self, config, function, parameters, extra):
+        assert config.numAttrs == len(config.attrs)
+        self.launches.append((function, config, {a.id: a.value for a in config.attrs}))
+        return (0,)
+
 
 @pytest.fixture
 def gpu(monkeypatch, compiled):
@@ -185,6 +205,28 @@ def test_blocks_that_wait_for_each_other_are_launched_all_at_once(gpu, compiled)
     assert [target for _, target in compiled] == ['sm_90a']
     assert gpu.attributes == (function, 8, 7 << 15)
     assert gpu.launches == [(function, 128, 1, 1, 288, 1, 1, 7 << 15, 11)]
+
+
+def test_blocks_of_a_cluster_and_a_chained_launch_are_asked_of_the_driver(gpu):
+    kernel = kernels.Kernel(SOURCE, 'whole', target='sm_90a', shared=512, chained=True)
+    kernel.launch((6, 1, 1), (384, 1, 1), (ctypes.c_int(7),), 11, cluster=3)
+    kernel.launch((6, 1, 1), (384, 1, 1), (ctypes.c_int(7),), 11)
+    (function, config, values), (_, _, alone) = gpu.launches
+    assert function == (b'code 1', b'whole')
+    assert (config.gridDimX, config.blockDimX, config.sharedMemBytes) == (6, 384, 512)
+    assert config.hStream == 11
+    assert vars(values[4].clusterDim) == {'x': 3, 'y': 1, 'z': 1}
+    assert values[6].programmaticStreamSerializationAllowed == 1
+    assert list(alone) == [6]
+
+
+def test_numbers_that_a_source_leaves_open_are_part_of_what_is_compiled(tmp_path, compiled):
+    file = tmp_path / 'a.cu'
+    file.write_text('int rows = ROWS;\n')
+    for rows in (10, 50, 10):
+        kernels.cubin(file, 'sm_90', {'ROWS': rows})
+    expected = [f'#define ROWS {rows}\nint rows = ROWS;\n' for rows in (10, 50)]
+    assert [text for text, _ in compiled] == expected
 
 
 def test_a_kernel_is_compiled_again_when_a_file_that_it_includes_changes(tmp_path, compiled):

@@ -18,7 +18,7 @@ if not INTERPRETED and not torch.cuda.is_available():
 from vla_trt_ros.errors import BackendError  # noqa: E402
 from vla_trt_ros.export.pi05.random_weights import random_model  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.buffers import make_buffers  # noqa: E402
-from vla_trt_ros.policies.pi05.cuda.fold import fold  # noqa: E402
+from vla_trt_ros.policies.pi05.cuda.fold import FP8, Linear, fold  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.graphs import Graphs  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.operations import TorchOps  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.quantize import with_unit_scales  # noqa: E402
@@ -101,6 +101,28 @@ def test_fused_stages_equal_plain_ones(network, tuning, prompt):
         error = torch.linalg.norm((plain - fused).float()) / torch.linalg.norm(plain.float())
         # On the CPU, addmm's GELU is the exact one.
         assert error < (1e-3 if INTERPRETED else 3e-2)
+
+
+@pytest.mark.skipif(INTERPRETED, reason='descriptors of blocks need a GPU')
+@pytest.mark.parametrize('count', [130, 512])
+@pytest.mark.parametrize('quantized', [False, True])
+def test_a_product_and_geglu_in_one_kernel(count, quantized):
+    torch.manual_seed(0)
+    weight = torch.randn(1024, 256, device=DEVICE).bfloat16() / 16
+    a = torch.randn(count, 256, device=DEVICE).bfloat16()
+    into = Linear('down', torch.zeros(16, 512, device=DEVICE, dtype=torch.bfloat16))
+    product = Linear('gate_up', weight)
+    if quantized:
+        scale = torch.tensor(0.25, device=DEVICE)
+        product = Linear(
+            'gate_up', (weight * 8).to(FP8), None, scale / 4, 1.0, scale * 2, result=0.5
+        )
+        a, into = a.to(FP8), replace(into, weight=into.weight.to(FP8), act=0.125)
+    fused = TritonOps(replace(LOOPED, geglu_rows=1), SMALL.horizon)
+    plain = TorchOps().geglu_product(a, product, into).float()
+    error = torch.linalg.norm(fused.geglu_product(a, product, into).float() - plain)
+    # Plain operations store the product as FP8 in between.
+    assert error / torch.linalg.norm(plain) < (8e-2 if quantized else 1e-2)
 
 
 @pytest.mark.skipif(INTERPRETED, reason='graphs need a GPU')

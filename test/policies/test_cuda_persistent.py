@@ -12,7 +12,7 @@ torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[expor
 
 from vla_trt_ros.errors import BackendError  # noqa: E402
 from vla_trt_ros.gpu import kernels  # noqa: E402
-from vla_trt_ros.policies.pi05.cuda import persistent  # noqa: E402
+from vla_trt_ros.policies.pi05.cuda import persistent, prefix_attention  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.fold import FP8, GemmaLayer, Linear  # noqa: E402
 from vla_trt_ros.policies.pi05.spec import PI05, ExpertConfig  # noqa: E402
 
@@ -27,16 +27,25 @@ def has_nvrtc():
 
 
 @pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
-def test_the_kernel_compiles(tmp_path, monkeypatch):
+@pytest.mark.parametrize('horizon', [1, 10, 50, 64])
+def test_the_kernel_compiles(horizon, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    code = kernels.cubin(persistent.SOURCE, persistent.TARGET)
+    code = kernels.cubin(persistent.SOURCE, persistent.TARGET, {'HORIZON': horizon})
     assert code[:4] == b'\x7fELF'
     assert b'denoise' in code
 
 
 @pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
+def test_attention_of_the_prefix_compiles_for_every_size_of_cluster(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    code = kernels.cubin(prefix_attention.SOURCE, prefix_attention.TARGET)
+    for blocks in range(1, prefix_attention.MOST_BLOCKS + 1):
+        assert f'prefix_attention_{blocks}'.encode() in code
+
+
+@pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
 def test_a_gpu_without_its_instructions_is_refused_by_the_compiler():
-    text = kernels.source_text(persistent.SOURCE)
+    text = '#define HORIZON 50\n' + kernels.source_text(persistent.SOURCE)
     with pytest.raises(BackendError, match=r'(?s)denoise.cu for sm_89:'):
         kernels.compile_source(text, 'denoise.cu', 'sm_89')
 
