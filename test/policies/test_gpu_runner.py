@@ -17,7 +17,7 @@ from host_kernel import HostKernel
 from vla_trt_ros.errors import BackendError, DeviceLost
 from vla_trt_ros.gpu import cuda
 from vla_trt_ros.gpu.mirror import mirror_of
-from vla_trt_ros.policies.pi05.engines import Chain, Engines
+from vla_trt_ros.policies.pi05.chains import Chain, Engines
 from vla_trt_ros.policies.pi05.gpu_runner import GpuRunner
 from vla_trt_ros.policies.pi05.runner import HostRunner
 from vla_trt_ros.preprocess.tokenize import Prompt

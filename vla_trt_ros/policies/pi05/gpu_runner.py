@@ -15,7 +15,7 @@ from vla_trt_ros.datatypes import CameraFrame, Float32Array, StageTimes
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import Event, Stream, is_integrated, memory, traffic
 from vla_trt_ros.gpu.mirror import mirror_of
-from vla_trt_ros.policies.pi05.engines import Engines
+from vla_trt_ros.policies.pi05.chains import Engines
 from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
 from vla_trt_ros.policies.pi05.inputs import write_prompt
 from vla_trt_ros.policies.pi05.runner import Ran

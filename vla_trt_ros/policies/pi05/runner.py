@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Protocol
 
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, StageTimes
-from vla_trt_ros.policies.pi05.engines import Engines
+from vla_trt_ros.policies.pi05.chains import Engines
 from vla_trt_ros.policies.pi05.inputs import ImageInput, write_prompt
 from vla_trt_ros.preprocess.tokenize import Prompt
 
