@@ -139,25 +139,28 @@ def noise(seed=0):
     return np.random.default_rng(seed).standard_normal((HORIZON, WIDTH), dtype=np.float32)
 
 
+def run(runner, there, prompt, steps):
+    return runner.submit(there, prompt, steps, noise()).finish()
+
+
 @pytest.mark.parametrize('there', [VIEWS, ('base',), ('wrist',)])
 @pytest.mark.parametrize('prompt', [SHORT, LONG])
 @pytest.mark.parametrize('steps', STEPS)
 def test_actions_are_the_cpu_s(runner, host, there, prompt, steps):
     for used in (runner, host):
         used.warm_up()
-        used.noise[...] = noise()
-    got, wanted = (used.run(frames(*there), prompt, steps).actions for used in (runner, host))
+    got, wanted = (run(used, frames(*there), prompt, steps).actions for used in (runner, host))
     np.testing.assert_allclose(got, wanted, atol=0.02)  # a level of 255 here and there
     assert np.abs(wanted - noise() * steps).min() > sum(prompt.tokens)
 
 
 def test_a_tick_is_one_kernel_one_graph_and_one_wait(runner, gpu):
     sent = {view: runner.prepare(view, frame) for view, frame in frames(*VIEWS).items()}
-    runner.run(sent, SHORT, 5)
+    run(runner, sent, SHORT, 5)
     kernel = runner._images._writer._kernel
     before = kernel.launches
     gpu.log.clear()
-    ran = runner.run(sent, SHORT, 5)
+    ran = run(runner, sent, SHORT, 5)
     waits = gpu.log.count('wait')
     assert [entry for entry in gpu.log if entry != 'wait'] == ['graph']
     assert gpu.log[:2] == ['graph', 'wait']
@@ -175,17 +178,17 @@ def test_copies_are_one_a_frame_and_the_small_inputs(runner, gpu):
         (VIEWS, 2, 48 * 64 * 3 + 30 * 40 * 2),
         (('base',), 1, 48 * 64 * 3),
     ]:
-        ran = runner.run({view: sent[view] for view in there}, SHORT, 1)
+        ran = run(runner, {view: sent[view] for view in there}, SHORT, 1)
         assert (ran.uploads, ran.upload_bytes) == (count + 3, nbytes + small)
     # What did not come through `prepare` is copied in the tick, and counted once.
-    assert runner.run(frames('base'), SHORT, 1).uploads == 1 + 3
+    assert run(runner, frames('base'), SHORT, 1).uploads == 1 + 3
 
 
 def test_nothing_is_allocated_once_it_runs(runner, gpu, monkeypatch):
     sent = {view: runner.prepare(view, frame) for view, frame in frames(*VIEWS).items()}
 
     def tick(i):
-        runner.run(sent, (SHORT, LONG)[i % 2], STEPS[i // 2 % 2])
+        run(runner, sent, (SHORT, LONG)[i % 2], STEPS[i // 2 % 2])
         gpu.log.clear()
 
     for i in range(8):
@@ -206,11 +209,11 @@ def test_nothing_is_allocated_once_it_runs(runner, gpu, monkeypatch):
 
 def test_memory_is_told_and_asked_again_after_a_second(runner, gpu, monkeypatch):
     sent = runner.prepare('base', frames('base')['base'])
-    assert runner.run({'base': sent}, SHORT, 1).device_memory_mib == 40 * 1024
+    assert run(runner, {'base': sent}, SHORT, 1).device_memory_mib == 40 * 1024
     gpu.free = 39 << 30
     monkeypatch.setattr(runner, '_memory_due', 0.0)
     sent = runner.prepare('base', frames('base')['base'])
-    assert runner.run({'base': sent}, SHORT, 1).device_memory_mib == 41 * 1024
+    assert run(runner, {'base': sent}, SHORT, 1).device_memory_mib == 41 * 1024
 
 
 @pytest.mark.parametrize(('integrated', 'transport'), [(False, 'pinned'), (True, 'mapped')])
@@ -224,7 +227,7 @@ def test_transport(gpu, integrated, transport):
         assert made.transport == transport
         sent = made.prepare('base', frames('base')['base'])
         # A mapped frame takes no copy; the small inputs are copied either way.
-        assert made.run({'base': sent}, SHORT, 1).uploads == 3 + (not integrated)
+        assert run(made, {'base': sent}, SHORT, 1).uploads == 3 + (not integrated)
 
 
 def test_capture_is_told_to_the_log(gpu, caplog):
@@ -239,7 +242,7 @@ def test_capture_is_told_to_the_log(gpu, caplog):
 
 def test_a_step_count_that_was_not_captured(runner):
     with pytest.raises(BackendError, match='no graph was captured for .* 4 prompt tokens and 3'):
-        runner.run(frames(*VIEWS), SHORT, 3)
+        run(runner, frames(*VIEWS), SHORT, 3)
 
 
 def test_a_launch_that_fails_passes_and_a_lost_gpu_says_so(runner, gpu, monkeypatch):
@@ -250,14 +253,14 @@ def test_a_launch_that_fails_passes_and_a_lost_gpu_says_so(runner, gpu, monkeypa
     with monkeypatch.context() as once:
         once.setattr(gpu, 'cudaGraphLaunch', fails('cudaErrorInvalidValue', 1))
         with pytest.raises(BackendError, match='launching a CUDA graph'):
-            runner.run(frames(*VIEWS), SHORT, 1)
-    runner.run(frames(*VIEWS), SHORT, 1)
+            run(runner, frames(*VIEWS), SHORT, 1)
+    run(runner, frames(*VIEWS), SHORT, 1)
     monkeypatch.setattr(gpu, 'cudaStreamSynchronize', fails('cudaErrorIllegalAddress', 700))
     with pytest.raises(DeviceLost, match='restart the node'):
-        runner.run(frames(*VIEWS), SHORT, 1)
+        run(runner, frames(*VIEWS), SHORT, 1)
 
 
 def test_after_close_nothing_is_launched(runner):
     runner.stack.close()
     with pytest.raises(BackendError, match='the policy is closed'):
-        runner.run(frames(*VIEWS), SHORT, 1)
+        run(runner, frames(*VIEWS), SHORT, 1)

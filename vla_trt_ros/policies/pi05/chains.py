@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 from vla_trt_ros.backends.base import Array, DeviceEngine, Engine
 from vla_trt_ros.backends.captured_chain import CapturedChain
 from vla_trt_ros.errors import BackendError
-from vla_trt_ros.gpu.cuda import Stream
+from vla_trt_ros.gpu.cuda import Event, Stream
 from vla_trt_ros.gpu.mirror import Mirror, mirror_of
 
 
@@ -31,13 +31,32 @@ ChainKey = tuple[int, int, int]
 """Views that are there, prompt bucket, step count."""
 
 
+class Launchable(Protocol):
+    """What is captured of all stages: one graph (`CapturedChain`)."""
+
+    @property
+    def captured(self) -> bool:
+        """Whether graphs run, and nothing is queued piece by piece."""
+        ...
+
+    def launch(self) -> None:
+        """Queue it."""
+        ...
+
+    def stage_ms(self) -> dict[str, float]:
+        """As `GpuChain.stage_ms`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class GpuChain:
     """One launch from inputs to actions. Write the page-locked arrays, launch, wait,
-    read. ``actions`` stay valid until the next launch of any chain.
+    read. ``actions`` stay valid until the next launch of any chain with these arrays.
     """
 
-    captured: CapturedChain
+    captured: Launchable
+    last: Stream | Event
+    """What has happened when a launch is done."""
     pixels: Array
     """float32 [V, 3, S, S] in [-1, 1]; copied in only if `Engines.capture` was told so."""
     pixels_mirror: Mirror
@@ -53,16 +72,16 @@ class GpuChain:
     actions: Array
     """float32 [H, A], normalised."""
 
-    def launch(self, stream: int | None = None) -> None:
-        """Queue on ``stream`` (`Engines.stream`: None)."""
-        self.captured.launch(stream)
+    def launch(self) -> None:
+        """Queue it."""
+        self.captured.launch()
 
     def wait(self) -> None:
         """Until the last launch is done. BackendError if it failed, DeviceLost if for good."""
-        self.captured.wait()
+        self.last.wait()
 
     def stage_ms(self) -> dict[str, float]:
-        """Of the last launch: upload, vision, prefix, denoise, download."""
+        """Of the last launch, which must be done: upload, vision, prefix, denoise, download."""
         return self.captured.stage_ms()
 
 
@@ -95,36 +114,46 @@ class Engines:
 
         ``report`` hears how many of how many are done. BackendError if one does not run.
         """
+        keys = self.keys()
+        for i, key in enumerate(keys):
+            report(i, len(keys))
+            captured = CapturedChain(
+                self.stages(key), on_gpu={'pixels'} if pixels_on_gpu else (), stream=stream
+            )
+            self.add(key, stack.enter_context(captured), stream)
+        report(len(keys), len(keys))
+
+    def keys(self) -> list[ChainKey]:
+        """Every chain there is to capture, the largest first."""
         views = self.pixels.shape[0]
         numbers = range(views, 0, -1) if self.compacts else (views,)
-        keys = [
+        return [
             (v, bucket, steps)
             for bucket, chain in sorted(self.chains.items(), reverse=True)
             for v in numbers
             for steps in chain.denoise
         ]
-        mirror = mirror_of(self.pixels)
-        for i, (v, bucket, steps) in enumerate(keys):
-            report(i, len(keys))
-            chain = self.chains[bucket]
-            stages = cast(
-                tuple[DeviceEngine, ...], (self.vision, chain.prefix, chain.denoise[steps])
-            )
-            captured = CapturedChain(
-                [engine.for_views(v) for engine in stages],
-                on_gpu={'pixels'} if pixels_on_gpu else (),
-                stream=stream,
-            )
-            self.captured[v, bucket, steps] = GpuChain(
-                stack.enter_context(captured),
-                self.pixels,
-                mirror,
-                chain.tokens,
-                chain.mask,
-                self.noise[0],
-                self.actions[0],
-            )
-        report(len(keys), len(keys))
+
+    def stages(self, key: ChainKey) -> list[DeviceEngine]:
+        """Vision, prefix and denoise of one chain."""
+        views, bucket, steps = key
+        chain = self.chains[bucket]
+        stages = cast(tuple[DeviceEngine, ...], (self.vision, chain.prefix, chain.denoise[steps]))
+        return [engine.for_views(views) for engine in stages]
+
+    def add(self, key: ChainKey, captured: Launchable, last: Stream | Event) -> None:
+        """Take what was captured of ``stages(key)``; it is done when ``last`` is."""
+        chain = self.chains[key[1]]
+        self.captured[key] = GpuChain(
+            captured,
+            last,
+            self.pixels,
+            mirror_of(self.pixels),
+            chain.tokens,
+            chain.mask,
+            self.noise[0],
+            self.actions[0],
+        )
 
     def chain(self, views: int, bucket: int, num_steps: int) -> GpuChain:
         """What `capture` made. BackendError for a step count or bucket that was not captured."""
