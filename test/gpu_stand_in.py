@@ -48,6 +48,7 @@ class Cuda:
         self.free = 40 << 30
         self.log = []
         self.capture = None
+        self.priorities = {}
         self._handles = itertools.count(100)
         self._memory = {}
         self._pinned = set()
@@ -78,6 +79,14 @@ class Cuda:
 
     def cudaStreamCreateWithFlags(self, flags):
         return OK, next(self._handles)
+
+    def cudaDeviceGetStreamPriorityRange(self):
+        return OK, 0, -5
+
+    def cudaStreamCreateWithPriority(self, flags, priority):
+        handle = next(self._handles)
+        self.priorities[handle] = priority
+        return OK, handle
 
     def cudaStreamDestroy(self, handle):
         return (OK,)

@@ -100,6 +100,8 @@ class Engines:
     compacts: bool = False
     """Missing views are left out by some stage: views that are there come first."""
     captured: dict[ChainKey, GpuChain] = field(default_factory=dict)
+    beside: Engines | None = None
+    """The stages once more for every second chunk, if chunks overlap. Pixels are the same."""
 
     def capture(
         self,

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import cast
 
-from vla_trt_ros.backends.base import Array, Buffers, Engine, EngineSource, Shared
+from vla_trt_ros.backends.base import (
+    Array,
+    Buffers,
+    Engine,
+    EngineSource,
+    OverlapEngine,
+    Shared,
+)
 from vla_trt_ros.backends.registry import load_engine
 from vla_trt_ros.bundle import Bundle, EngineEntry
 from vla_trt_ros.config import STAGES, PlatformConfig
@@ -23,6 +32,10 @@ from vla_trt_ros.strict_yaml import build
 ACTIVATIONS = ('float32', 'float16', 'bfloat16')
 
 
+Make = Callable[[str, int | None, int | None, Buffers], Engine]
+"""Gives the engine of a stage, prompt bucket and step count, bound to buffers."""
+
+
 def read_config(bundle: Bundle) -> Pi05Config:
     """The network's sizes; BundleError where they are not a Pi0.5 network's."""
     try:
@@ -32,16 +45,23 @@ def read_config(bundle: Bundle) -> Pi05Config:
 
 
 def load_engines(
-    bundle: Bundle, config: Pi05Config, platform: PlatformConfig, stack: ExitStack
+    bundle: Bundle,
+    config: Pi05Config,
+    platform: PlatformConfig,
+    stack: ExitStack,
+    *,
+    overlap: bool = False,
 ) -> Engines:
-    """All engines that ``platform`` chooses; ``stack`` closes them.
+    """All engines that ``platform`` chooses; ``stack`` closes them. With ``overlap`` two chunks
+    can be in them at once (`Engines.beside`): ConfigError where a stage's backend cannot.
 
     Buffers are shared by name: the vision's output is every prefix's input, and a bucket's keys
     and values are written by its prefix and read in place by its denoise engines. BundleError if
     an engine is missing or does not fit spec.py, BackendError if it does not load.
     """
 
-    def load(entry: EngineEntry, buffers: Buffers) -> Engine:
+    def make(stage: str, bucket: int | None, num_steps: int | None, buffers: Buffers) -> Engine:
+        entry = pick(stage, bucket, num_steps)
         source = EngineSource(
             name=describe(entry),
             file=None if entry.backend == 'null' else bundle.file(entry.file),
@@ -80,21 +100,31 @@ def load_engines(
                 f'{num_steps} steps, which its config promises; export it again.'
             ) from None
 
+    if overlap:
+        _check_overlap(platform)
     together: dict[str, Shared] = {}
     stack.callback(_close_all, together)
     entries = {stage: chosen(stage) for stage in STAGES}
-    shared: dict[str, Array] = {}
-    vision = load(pick('vision', None, None), shared)
+
+    engines = _wire(config, make, {})
+    if overlap:
+        engines = replace(engines, beside=_beside(config, engines, stack))
+    for part in together.values():
+        part.load()
+    return engines
+
+
+def _wire(config: Pi05Config, make: Make, shared: dict[str, Array]) -> Engines:
+    """Engines that ``make`` gives, on ``shared`` buffers and those that they add."""
+    vision = make('vision', None, None, shared)
     chains = {}
     for bucket in config.prompt_buckets:
         buffers = dict(shared)
-        prefix = load(pick('prefix', bucket, None), buffers)
-        denoise = {n: load(pick('denoise', bucket, n), buffers) for n in config.num_steps}
+        prefix = make('prefix', bucket, None, buffers)
+        denoise = {n: make('denoise', bucket, n, buffers) for n in config.num_steps}
         # The first bucket's noise and actions serve all: their shapes do not depend on it.
         shared |= {name: buffers[name] for name in ('noise', 'actions')}
         chains[bucket] = Chain(prefix, denoise, buffers['tokens'][0], buffers['prefix_mask'][0])
-    for part in together.values():
-        part.load()
     every: list[Engine] = [vision]
     for chain in chains.values():
         every += [chain.prefix, *chain.denoise.values()]
@@ -107,6 +137,28 @@ def load_engines(
         on_gpu=all(getattr(engine, 'on_gpu', False) for engine in every),
         compacts=any(getattr(engine, 'compacts', False) for engine in every),
     )
+
+
+def _beside(config: Pi05Config, first: Engines, stack: ExitStack) -> Engines:
+    def twin(stage: str, bucket: int | None, num_steps: int | None, buffers: Buffers) -> Engine:
+        engine: Engine = first.vision
+        if bucket is not None:
+            chain = first.chains[bucket]
+            engine = chain.prefix if num_steps is None else chain.denoise[num_steps]
+        return stack.enter_context(cast(OverlapEngine, engine).beside(buffers))
+
+    return _wire(config, twin, {'pixels': first.pixels})
+
+
+def _check_overlap(platform: PlatformConfig) -> None:
+    for stage in STAGES:
+        backend = platform.stage(stage).backend
+        if backend != 'cuda_graph':
+            raise ConfigError(
+                f'overlap needs every stage on cuda_graph, which keeps two chunks apart; {stage} '
+                f'of platform {platform.name} is on {backend}. Set overlap to false, or choose a '
+                'platform such as h200.'
+            )
 
 
 def _close_all(together: dict[str, Shared]) -> None:

@@ -1,11 +1,13 @@
 """All stages on a GPU: one kernel for the pixels, one CUDA graph, one wait.
 
 Everything is captured before the first observation: a graph for each number of views, prompt
-bucket and step count. A tick allocates nothing; frames were copied when they arrived.
+bucket and step count, or two where chunks overlap (overlap.py). A tick allocates nothing; frames
+were copied when they arrived.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from vla_trt_ros.gpu.mirror import mirror_of
 from vla_trt_ros.policies.pi05.chains import Engines, GpuChain
 from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
 from vla_trt_ros.policies.pi05.inputs import write_prompt
+from vla_trt_ros.policies.pi05.overlap import capture_overlapped
 from vla_trt_ros.policies.pi05.runner import Ran
 from vla_trt_ros.preprocess.cuda.images import ImageSpec, Launcher
 from vla_trt_ros.preprocess.tokenize import Prompt
@@ -56,8 +59,14 @@ class GpuRunner:
             compact=engines.compacts,
         )
         self._closed = False
-        engines.capture(stack, self._stream, report=_Progress())
-        self._turns = (Turn(engines),)
+        progress = _Progress()
+        if engines.beside is None:
+            self._turns: tuple[Turn, ...] = (Turn(engines),)
+            engines.capture(stack, self._stream, report=progress)
+        else:
+            self._turns = Turn(engines), Turn(engines.beside)
+            both = engines, engines.beside
+            capture_overlapped(both, stack, self._stream, Stream(urgent=True), progress)
         self._free = deque(self._turns)
         self.places = len(self._turns)
         stack.callback(self._close)
@@ -113,6 +122,7 @@ class GpuRunner:
         before = traffic.uploads, traffic.upload_bytes
         t1 = perf_counter()
         chain.launch()
+        turn.chain = chain
         return Launched(
             turn,
             chain,
@@ -141,7 +151,12 @@ class GpuRunner:
                 chain.wait()
 
     def _close(self) -> None:
+        """Before the graphs go: what is in the making comes to its end."""
         self._closed = True
+        for turn in self._turns:
+            if turn.chain is not None:
+                with contextlib.suppress(BackendError):  # its result tells of it
+                    turn.chain.wait()
 
 
 class Turn:
@@ -150,6 +165,8 @@ class Turn:
     def __init__(self, engines: Engines) -> None:
         self.engines = engines
         self.begin, self.written = Event(), Event()
+        self.chain: GpuChain | None = None
+        """What runs, while it does."""
 
 
 class Launched:
@@ -179,6 +196,7 @@ class Launched:
             self._chain.wait()
             return Ran(self._chain.actions.copy(), self._times(turn), *self._counted)
         finally:
+            turn.chain = None
             self._free.append(turn)
 
     def _times(self, turn: Turn) -> StageTimes:

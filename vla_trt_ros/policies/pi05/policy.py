@@ -32,7 +32,14 @@ from vla_trt_ros.preprocess.tokenize import Prompt, Tokenizer
 class Pi05Policy:
     """All engines of a bundle, loaded and bound; see policies/base.py for the contract."""
 
-    def __init__(self, bundle: Bundle, platform: PlatformConfig, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        platform: PlatformConfig,
+        *,
+        seed: int = 0,
+        overlap: bool = False,
+    ) -> None:
         config = read_config(bundle)
         layout = bundle.layout
         self._state_dim, self._action_dim = len(layout.state), len(layout.actions)
@@ -56,7 +63,7 @@ class Pi05Policy:
         )
         self._noise = Noise(self.noise_shape, seed)
         with ExitStack() as stack:
-            self._engines = load_engines(bundle, config, platform, stack)
+            self._engines = load_engines(bundle, config, platform, stack, overlap=overlap)
             self._runner: Runner
             if self._engines.on_gpu:
                 self._runner = GpuRunner(config.views, self._engines, stack)
