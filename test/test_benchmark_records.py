@@ -71,6 +71,9 @@ def test_shapes_by_name(records):
 
 def test_a_record_in_a_line(records, record):
     assert records.line(record).startswith('vla_trt_ros ')
+    assert 'uploaded' not in records.line(record)
+    early = record | {'uploaded_total_ms': 9.5}
+    assert ', 9.5 with frames uploaded before (vision ' in records.line(early)
 
 
 def test_records_are_told_and_merged_where_a_file_is_named(records, record, tmp_path, capsys):
