@@ -29,8 +29,8 @@ GPU_CLOCK = (
     'out; perf_counter'
 )
 UPLOADED_CLOCK = (
-    'infer(): camera frames on the GPU in, copied there and waited for before, as a node does when '
-    'they arrive; actions in robot units out; perf_counter'
+    'infer(): camera frames on the GPU in, copied there and waited for before, as a node does '
+    'when they arrive; actions in robot units out; perf_counter'
 )
 _PACKAGES = {
     'onnxruntime': ('onnxruntime',),
