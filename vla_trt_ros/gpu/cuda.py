@@ -196,12 +196,14 @@ class Event:
         """Let ``stream`` go on only when it has happened; the caller does not wait."""
         check(runtime().cudaStreamWaitEvent(stream, self._event, 0), 'ordering two streams')
 
-    def since(self, before: Event) -> float:
-        """Milliseconds from ``before`` to this one; waits for this one."""
-        cudart = runtime()
-        check(cudart.cudaEventSynchronize(self._event), 'waiting for an event')
-        elapsed = check(cudart.cudaEventElapsedTime(before._event, self._event), 'reading events')
-        return float(elapsed)
+    def since(self, before: Event, *, wait: bool = True) -> float:
+        """Milliseconds from ``before`` to this one; waits for this one, unless it has happened
+        for certain.
+        """
+        if wait:
+            self.wait()
+        times = runtime().cudaEventElapsedTime(before._event, self._event)
+        return float(check(times, 'reading events'))
 
 
 class DeviceBuffer:

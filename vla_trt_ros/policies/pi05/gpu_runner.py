@@ -203,7 +203,7 @@ class Launched:
         ms = self._chain.stage_ms()
         return StageTimes(
             preprocess_ms=self._preprocess_ms,
-            upload_ms=turn.written.since(turn.begin) + ms['upload'],
+            upload_ms=turn.written.since(turn.begin, wait=False) + ms['upload'],
             vision_ms=ms['vision'],
             prefix_ms=ms['prefix'],
             denoise_ms=ms['denoise'],

@@ -93,6 +93,8 @@ class Pi05Policy:
         drawn = self._chosen_noise(noise)
         tokenize_ms = (perf_counter() - begin) * 1e3
         running = self._runner.submit(observation.frames, prompt, num_steps, drawn)
+        if noise is None:
+            self._noise.draw_ahead()  # while a GPU works
         return Pi05Pending(running, self._to_robot, tokenize_ms, len(prompt.tokens))
 
     def wait_turn(self) -> None:
