@@ -116,6 +116,21 @@ def test_times_places_and_the_turn(tiny):
                 assert 0 < getattr(result.times, f'{name}_ms') < 100, name
 
 
+def test_steps_go_first(tiny):
+    with loaded(tiny, 'bf16', True) as policy:
+        cudart = cuda.runtime()
+        _, least, greatest = cudart.cudaDeviceGetStreamPriorityRange()
+        for turn in policy._runner._turns:
+            for chain in turn.engines.captured.values():
+                assert chain.captured.captured
+                both = chain.captured.encode.stream, chain.captured.decode.stream
+                found = [
+                    cuda.check(cudart.cudaStreamGetPriority(s.handle), 'asking') for s in both
+                ]
+                assert found == [least, greatest]
+                assert least > greatest
+
+
 def test_closing_with_a_chunk_in_the_making(tiny):
     with loaded(tiny, 'bf16', True) as policy:
         wanted = serial(policy, 1)[0]
