@@ -34,11 +34,13 @@ def merge(path, records):
 def line(record):
     """A record in a line."""
     stages = ', '.join(f'{s} {record[f"{s}_ms"]}' for s in ('vision', 'prefix', 'denoise'))
+    early = record.get('uploaded_total_ms')
+    uploaded = f', {early} with frames uploaded before' if early else ''
     return (
         f'{record.get("implementation", "vla_trt_ros")} {record["precision"]}, '
         f'{record["views"]} views, {record["prompt_tokens"]} tokens, horizon '
         f'{record["horizon"]}, {record["steps"]} steps: {record["p50_ms"]} ms, p99 '
-        f'{record["p99_ms"]} ({stages}), n = {record["n"]}'
+        f'{record["p99_ms"]}{uploaded} ({stages}), n = {record["n"]}'
     )
 
 

@@ -15,6 +15,7 @@ from vla_trt_ros.datatypes import (
     StageTimes,
 )
 from vla_trt_ros.errors import BadPrompt
+from vla_trt_ros.policies.base import Made
 
 
 def header(stamp_ns: int, frame_id: str = 'camera') -> SimpleNamespace:
@@ -70,6 +71,7 @@ class FakePolicy:
         self.views = ('base', 'wrist')
         self.horizon = 10
         self.transport = 'host'
+        self.places = 1
         self.num_steps_available = (1, 3, 10)
         self.asked: list[tuple[Observation, int]] = []
         self.fault: Exception | None = None
@@ -89,6 +91,12 @@ class FakePolicy:
         actions = np.full((self.horizon, 4), self.fill, np.float32)
         actions[:, 0] += 0.01 * np.arange(1, self.horizon + 1, dtype=np.float32)
         return PolicyResult(actions, StageTimes(vision_ms=1.0, prefix_ms=2.0, denoise_ms=3.0), 9)
+
+    def submit(self, observation: Observation, *, num_steps: int, noise=None) -> Made:
+        return Made(self.infer(observation, num_steps=num_steps, noise=noise))
+
+    def wait_turn(self) -> None:
+        pass
 
     def check_prompt(self, prompt: str) -> int:
         if not prompt.strip():

@@ -8,6 +8,7 @@ it is queued: `LazyCuda` is the GPU that runs as late as it may.
 
 import ctypes
 import itertools
+import random
 from types import SimpleNamespace
 
 
@@ -48,6 +49,7 @@ class Cuda:
         self.free = 40 << 30
         self.log = []
         self.capture = None
+        self.priorities = {}
         self._handles = itertools.count(100)
         self._memory = {}
         self._pinned = set()
@@ -78,6 +80,14 @@ class Cuda:
 
     def cudaStreamCreateWithFlags(self, flags):
         return OK, next(self._handles)
+
+    def cudaDeviceGetStreamPriorityRange(self):
+        return OK, 0, -5
+
+    def cudaStreamCreateWithPriority(self, flags, priority):
+        handle = next(self._handles)
+        self.priorities[handle] = priority
+        return OK, handle
 
     def cudaStreamDestroy(self, handle):
         return (OK,)
@@ -240,4 +250,85 @@ class LazyCuda(Cuda):
     def cudaStreamWaitEvent(self, stream, event, flags):
         mark = self._events[event]
         self.put(stream, lambda: self._reach(mark))
+        return (OK,)
+
+
+class RacingCuda(Cuda):
+    """Streams that race: nothing runs before somebody waits, then entries of all streams run in an
+    order drawn from ``seed``, as far as events allow. An order that is not enforced shows as wrong
+    numbers at some seed.
+    """
+
+    def __init__(self, seed, **facts):
+        super().__init__(**facts)
+        self._random = random.Random(seed)
+        self._last = None
+        self._queues = {}
+        self._events = {}
+
+    def cudaFree(self, address):
+        return (OK,)  # CUDA waits for all that runs; here memory stays
+
+    cudaFreeHost = cudaFree
+
+    def put(self, stream, action, until=None):
+        """Queue ``action``, to run when the mark ``until`` is done."""
+        self._queues.setdefault(stream, []).append((action, until))
+
+    def step(self):
+        """Run one entry of any stream that can go on; False if there is none."""
+        heads = {s: q[0][1] for s, q in self._queues.items() if q}
+        ready = [s for s, until in heads.items() if until is None or until.done]
+        assert ready or not heads, 'streams wait for each other'
+        if ready:
+            # A stream that runs goes on for a while: only so does one get far ahead of another.
+            if self._last not in ready or self._random.random() < 0.15:
+                self._last = self._random.choice(ready)
+            action, _ = self._queues[self._last].pop(0)
+            action()
+        return bool(ready)
+
+    def go_on(self):
+        """Run for a time that the seed says."""
+        for _ in range(self._random.randrange(40)):
+            self.step()
+
+    def queue(self, name, action, stream=None):
+        self.log.append(name)
+        if self.capture is not None:
+            self.capture.append((name, action))
+        elif stream is None:
+            action()
+        else:
+            self.put(stream, action)
+
+    def cudaMemcpyAsync(self, to, source, count, kind, stream):
+        name = {1: 'upload', 2: 'download'}[kind]
+        self.queue(name, lambda: ctypes.memmove(to, source, count), stream)
+        return (OK,)
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.log.append('graph')
+        for _, action in graph:
+            self.put(stream, action)
+        return (OK,)
+
+    def cudaEventRecord(self, event, stream):
+        mark = self._events[event] = SimpleNamespace(done=False)
+        self.put(stream, lambda: setattr(mark, 'done', True))
+        return (OK,)
+
+    def cudaStreamWaitEvent(self, stream, event, flags):
+        self.put(stream, lambda: None, self._events.get(event))
+        return (OK,)
+
+    def cudaStreamSynchronize(self, stream):
+        while self._queues.get(stream):
+            self.step()
+        return (OK,)
+
+    def cudaEventSynchronize(self, event):
+        mark = self._events.get(event)
+        while mark is not None and not mark.done:
+            self.step()
         return (OK,)

@@ -4,6 +4,7 @@ without a GPU.
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,9 @@ def test_shapes_by_name(records):
 
 def test_a_record_in_a_line(records, record):
     assert records.line(record).startswith('vla_trt_ros ')
+    assert 'uploaded' not in records.line(record)
+    early = record | {'uploaded_total_ms': 9.5}
+    assert ', 9.5 with frames uploaded before (vision ' in records.line(early)
 
 
 def test_records_are_told_and_merged_where_a_file_is_named(records, record, tmp_path, capsys):
@@ -80,3 +84,18 @@ def test_records_are_told_and_merged_where_a_file_is_named(records, record, tmp_
     records.tell([record], path)
     assert capsys.readouterr().out.splitlines() == [records.line(record)] * 2
     assert json.loads(path.read_text()) == [record]
+
+
+def test_overlap_records_replace_the_same_measurement_and_stay_beside_the_figures():
+    pytest.importorskip('rclpy', reason="needs ROS: pip install '.[ros]', or a ROS distribution")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import gpu_nodes
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    one = {'hardware': 'a GPU', 'precision': 'bf16', 'steps': 10, 'camera_rate_hz': 120.0, 'on': 1}
+    held = gpu_nodes.with_overlap({'chunks_per_s': 30.0}, one)
+    held = gpu_nodes.with_overlap(held, one | {'precision': 'fp8'})
+    held = gpu_nodes.with_overlap(held, one | {'on': 2})
+    assert held['chunks_per_s'] == 30.0
+    assert [(r['precision'], r['on']) for r in held['overlap']] == [('fp8', 1), ('bf16', 2)]

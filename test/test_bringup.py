@@ -37,6 +37,8 @@ WIRING = [
     ('controller', 'position', 'command_node', 'controller', 'position'),
     ('controller', 'robot', 'command_node', 'controller', ''),
     ('dry_run', 'false', 'command_node', 'dry_run', False),
+    ('overlap', 'true', 'policy_node', 'overlap', True),
+    ('overlap', 'false', 'policy_node', 'overlap', False),
 ]
 
 

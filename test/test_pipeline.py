@@ -236,3 +236,40 @@ def test_an_engine_that_fails_is_not_the_end():
     feed(made, T0 + MS)
     assert made.readiness(T0 + MS).ok
     assert made.tick(T0 + MS).chunk.chunk_id == 0
+
+
+def test_ticks_are_begun_before_the_one_before_is_finished():
+    made, policy = pipeline()
+    feed(made, T0, hand_x=0.1)
+    first = made.submit(T0)
+    feed(made, T0 + 50 * MS, hand_x=0.3)
+    made.set_num_steps(3)
+    second = made.submit(T0 + 60 * MS)
+    made.set_prompt('push the puck')
+    feed(made, T0 + 100 * MS)
+    policy.fault = BackendError('the engine failed.')
+    with pytest.raises(BackendError, match='the engine failed'):
+        made.submit(T0 + 100 * MS)
+    policy.fault = None
+    chunks = [made.finish(tick).chunk for tick in (first, second)]
+    feed(made, T0 + 150 * MS)
+    chunks.append(made.tick(T0 + 150 * MS).chunk)
+    assert [c.chunk_id for c in chunks] == [0, 1, 2]
+    assert [c.start_ns - T0 for c in chunks] == [0, 50 * MS, 150 * MS]
+    assert [c.num_steps for c in chunks] == [10, 3, 3]
+    # The hand of each tick's own exposure, and blended unless it is the first of its prompt.
+    np.testing.assert_allclose([c.actions[0, 0] for c in chunks[:2]], [0.11, 0.31], rtol=1e-5)
+    assert [bool(c.flags & ChunkFlag.FIRST) for c in chunks] == [True, False, True]
+    assert chunks[1].prompt_hash == prompt_hash('reach the goal')
+
+
+def test_timing_of_an_overlapped_tick_is_from_its_own_submit():
+    made, _ = pipeline()
+    feed(made, T0, wrist_ns=T0 - MS)
+    begun = made.submit(T0 + 5 * MS)
+    feed(made, T0 + 30 * MS)
+    timing = made.finish(begun).timing
+    assert timing.image_age_ms == (5.0, 6.0)
+    assert timing.camera_skew_ms == 1.0
+    assert timing.state_age_ms == 5.0
+    assert timing.frames_received == (2, 2)

@@ -65,6 +65,13 @@ ARGUMENTS = (
         'true: compute everything and move nothing; auto: true unless sim:=true',
         ('auto', *TRUE_FALSE),
     ),
+    Argument(
+        'overlap',
+        'false',
+        'begin a chunk while the steps of the one before run: more chunks, each takes longer; '
+        'platforms with every stage on cuda_graph',
+        TRUE_FALSE,
+    ),
     Argument('sim', 'false', 'start the Meta-World simulator as the robot', TRUE_FALSE),
     Argument('task', 'reach', 'Meta-World task of the simulator, such as reach or drawer-open'),
     Argument(
@@ -172,6 +179,7 @@ def describe(given: Mapping[str, str]) -> Bringup:
             'prompt': prompt,
             'cameras': value['cameras'],
             'num_steps': int(value['num_steps']),
+            'overlap': value['overlap'] == 'true',
         },
     )
     command = {

@@ -26,12 +26,13 @@ def load_pipeline(
     cameras: str = '',
     num_steps: int | None = None,
     prompt: str = '',
+    overlap: bool = False,
 ) -> Pipeline:
     """Load, check against each other and warm up.
 
     Names are files of config/ or paths; an empty ``bundle`` or ``prompt`` is the policy file's;
-    ``cameras`` replaces topics as 'base=/a/image,wrist=/b/image'. What cannot work raises a
-    VlaError before the first engine is loaded.
+    ``cameras`` replaces topics as 'base=/a/image,wrist=/b/image'; ``overlap`` as in
+    `load_policy_from`. What cannot work raises a VlaError before the first engine is loaded.
     """
     platform_config = load_platform(platform) if isinstance(platform, str) else platform
     robot_config = load_robot(robot) if isinstance(robot, str) else robot
@@ -41,7 +42,7 @@ def load_pipeline(
     robot_config = robot_config.with_camera_topics(cameras)
     opened = open_bundle(find_file('bundles', bundle or settings.bundle, ''))
     opened.check_robot(robot_config)
-    loaded = load_policy_from(opened, platform_config, seed=settings.seed)
+    loaded = load_policy_from(opened, platform_config, seed=settings.seed, overlap=overlap)
     try:
         pipeline = Pipeline(loaded, robot_config, platform_config, settings)
         if prompt or settings.prompt:

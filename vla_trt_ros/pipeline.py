@@ -6,9 +6,11 @@ both call the same four methods, so both see the same chunks.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +34,7 @@ from vla_trt_ros.datatypes import (
 from vla_trt_ros.errors import BackendError, BadAction, BadImage, BadState, DeviceLost
 from vla_trt_ros.freshness import Freshness
 from vla_trt_ros.joints import JointHistory
-from vla_trt_ros.policies.base import Policy, check_num_steps
+from vla_trt_ros.policies.base import Pending, Policy, check_num_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,29 @@ class _Request:
 
     prompt: str
     num_steps: int
-    fresh: bool
-    """Nothing to blend with: first chunk since activation or since the prompt changed."""
+    task: int
+    """Counts changes of the prompt: the first chunk of each has nothing to blend with."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTick:
+    """A tick whose chunk is being made: what `Pipeline.finish` needs. Frames are let go of."""
+
+    pending: Pending
+    request: _Request
+    stamps: dict[str, tuple[int, int]]
+    """Camera to exposure and arrival, ns."""
+    state: Float32Array
+    newest_state_ns: int
+    now_ns: int
+    begin: float
 
 
 class Pipeline:
     """Owns the input slots and the policy; knows no topics and no threads.
 
-    Inputs are offered from any thread; `tick` is called from one. Raises ConfigError where the
-    policy and the robot do not fit each other.
+    Inputs are offered from any thread; `tick` is called from one, or `submit` from one and
+    `finish` from one. Raises ConfigError where the policy and the robot do not fit each other.
     """
 
     def __init__(
@@ -86,7 +102,7 @@ class Pipeline:
         self._upper = np.array([j.upper for j in robot.joints], np.float32)
         self._lock = threading.Lock()
         self._lost = ''
-        self._request = _Request('', settings.num_steps, fresh=True)
+        self._request = _Request('', settings.num_steps, task=0)
         self.set_num_steps(settings.num_steps)
         self.reset()
 
@@ -99,8 +115,7 @@ class Pipeline:
         self._chunk_id = 0
         self._first_start_ns = 0
         self._last_start_ns = 0
-        with self._lock:
-            self._request = replace(self._request, fresh=True)
+        self._task_done = -1
 
     @property
     def lost(self) -> str:
@@ -121,8 +136,8 @@ class Pipeline:
         """Use ``prompt`` from the next chunk on; its tokens. BadPrompt leaves the old one."""
         tokens = self.policy.check_prompt(prompt)
         with self._lock:
-            fresh = self._request.fresh or prompt != self._request.prompt
-            self._request = replace(self._request, prompt=prompt, fresh=fresh)
+            task = self._request.task + int(prompt != self._request.prompt)
+            self._request = replace(self._request, prompt=prompt, task=task)
         return tokens
 
     def set_num_steps(self, num_steps: int) -> None:
@@ -175,6 +190,10 @@ class Pipeline:
         policy that gave NaN or Inf; BackendError where an engine fails. The pipeline stays usable,
         unless `lost` says why not.
         """
+        return self.finish(self.submit(now_ns))
+
+    def submit(self, now_ns: int) -> PendingTick:
+        """Begin a tick. Up to the policy's `places` ticks may be begun and not finished."""
         begin = time.perf_counter()
         with self._lock:
             request = self._request
@@ -186,19 +205,35 @@ class Pipeline:
         state = self._layout.to_model(sample)
         newest_state = self.joints.newest() or sample
         observation = Observation(frames, state, request.prompt)
+        with self._noticing_loss():
+            pending = self.policy.submit(observation, num_steps=request.num_steps)
+        stamps = {name: (f.stamp_ns, f.receive_ns) for name, f in frames.items()}
+        return PendingTick(pending, request, stamps, state, newest_state.stamp_ns, now_ns, begin)
+
+    def finish(self, tick: PendingTick) -> TickResult:
+        """The chunk of a tick that was begun, in the order of `submit`; errors as `tick`."""
+        with self._noticing_loss():
+            result = tick.pending.result()
+        actions, clamped = self._to_robot(result, tick.state)
+        exposed_ns = min(stamp for stamp, _ in tick.stamps.values())
+        chunk = self._chunk(actions, exposed_ns, tick.request, clamped)
+        inference_ms = (time.perf_counter() - tick.begin) * 1e3
+        timing = self._timing(chunk, tick, result, inference_ms)
+        self._task_done = tick.request.task
+        return TickResult(chunk, timing)
+
+    def wait_turn(self) -> None:
+        """Until what is submitted next would begin at once. BackendError where the GPU failed."""
+        with self._noticing_loss():
+            self.policy.wait_turn()
+
+    @contextlib.contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
         try:
-            result = self.policy.infer(observation, num_steps=request.num_steps)
+            yield
         except DeviceLost as error:
             self._lost = str(error)
             raise
-        actions, clamped = self._to_robot(result, state)
-        chunk = self._chunk(actions, exposed_ns, request, clamped)
-        inference_ms = (time.perf_counter() - begin) * 1e3
-        timing = self._timing(chunk, frames, newest_state, result, now_ns, inference_ms)
-        with self._lock:
-            if self._request is request:
-                self._request = replace(request, fresh=False)
-        return TickResult(chunk, timing)
 
     def _to_robot(self, result: PolicyResult, state: Float32Array) -> tuple[Float32Array, int]:
         if not np.isfinite(result.actions).all():
@@ -215,7 +250,7 @@ class Pipeline:
             self._first_start_ns = self._last_start_ns = start_ns
         # Rows that are over before the next chunk comes, if chunks keep coming as they did.
         gap_steps = max(1, round((start_ns - self._last_start_ns) / step_ns))
-        flags = ChunkFlag.FIRST if request.fresh else ChunkFlag.NONE
+        flags = ChunkFlag.NONE if request.task == self._task_done else ChunkFlag.FIRST
         flags |= ChunkFlag.CLAMPED if clamped else ChunkFlag.NONE
         chunk = ActionChunk(
             start_ns=start_ns,
@@ -241,26 +276,25 @@ class Pipeline:
     def _timing(
         self,
         chunk: ActionChunk,
-        frames: dict[str, CameraFrame],
-        newest_state: JointSample,
+        tick: PendingTick,
         result: PolicyResult,
-        now_ns: int,
         inference_ms: float,
     ) -> ChunkTiming:
         stats = self.frames.stats()
-        stamps = [f.stamp_ns for f in frames.values()]
+        now_ns, cameras = tick.now_ns, tick.stamps
+        exposed, received = zip(*cameras.values(), strict=True)
         return ChunkTiming(
             chunk_id=chunk.chunk_id,
             num_steps=chunk.num_steps,
-            cameras=tuple(frames),
-            image_age_ms=tuple((now_ns - f.stamp_ns) / 1e6 for f in frames.values()),
-            transport_ms=tuple((f.receive_ns - f.stamp_ns) / 1e6 for f in frames.values()),
-            frames_received=tuple(stats[c].received for c in frames),
-            frames_dropped=tuple(stats[c].dropped for c in frames),
-            frames_rejected=tuple(stats[c].rejected for c in frames),
-            camera_skew_ms=(max(stamps) - min(stamps)) / 1e6,
-            state_age_ms=(now_ns - newest_state.stamp_ns) / 1e6,
-            wait_ms=(now_ns - max(f.receive_ns for f in frames.values())) / 1e6,
+            cameras=tuple(cameras),
+            image_age_ms=tuple((now_ns - stamp) / 1e6 for stamp in exposed),
+            transport_ms=tuple((came - stamp) / 1e6 for stamp, came in cameras.values()),
+            frames_received=tuple(stats[c].received for c in cameras),
+            frames_dropped=tuple(stats[c].dropped for c in cameras),
+            frames_rejected=tuple(stats[c].rejected for c in cameras),
+            camera_skew_ms=(max(exposed) - min(exposed)) / 1e6,
+            state_age_ms=(now_ns - tick.newest_state_ns) / 1e6,
+            wait_ms=(now_ns - max(received)) / 1e6,
             stages=result.times,
             inference_ms=inference_ms,
             deadline_ms=self.settings.deadline_ms,

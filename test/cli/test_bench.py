@@ -50,6 +50,7 @@ def test_records_add_up(records):
 
 def test_a_processor_has_no_floor_and_no_gpu_memory(records):
     assert {r['floor_ms'] for r in records} == {None}
+    assert {(r['uploaded_total_ms'], r['uploaded_p99_ms']) for r in records} == {(None, None)}
     assert {r['gpu_memory_mib'] for r in records} == {0.0}
     assert {r['stage_clock'] for r in records} == {'perf_counter around each stage'}
 

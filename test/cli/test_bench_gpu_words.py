@@ -1,5 +1,6 @@
 """What a benchmark says of a GPU, without one: clocks, floors, names, a blind baseline."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -62,6 +63,32 @@ def test_every_run_brings_its_frames_to_the_gpu(policy, monkeypatch):
     assert policy.asked[-1][0].frames['wrist'] == 'another, moved'
 
 
+def test_frames_that_are_uploaded_before_are_waited_for_and_not_clocked(policy, monkeypatch):
+    done = []
+    infer = policy.infer
+
+    def upload(view, frame):
+        time.sleep(0.02)
+        done.append('upload')
+        return f'{frame}, moved'
+
+    def ran(observation, **how):
+        done.append('infer')
+        return infer(observation, **how)
+
+    monkeypatch.setattr(policy, 'prepare_frame', upload)
+    monkeypatch.setattr(policy, 'infer', ran)
+    monkeypatch.setattr(bench_measure, 'synchronize', lambda doing: done.append('wait'))
+    policy.transport = 'pinned'
+    observation = Observation({'base': 'a frame', 'wrist': 'another'}, None, 'go')
+    record = measure(policy, observation, 3, Setting(2, 1, '64x48', H200, plan))
+    assert done == 3 * ['upload', 'upload', 'infer', 'upload', 'upload', 'wait', 'infer']
+    assert policy.asked[-1][0].frames['wrist'] == 'another, moved'  # anew from the host, each time
+    assert record.e2e_total_ms > 40 > 20 > record.uploaded_p99_ms >= record.uploaded_total_ms > 0
+    assert record.uploaded_clock.startswith('infer(): camera frames on the GPU in')
+    assert record.n == 2
+
+
 def test_a_stage_on_the_host_is_clocked_by_it(policy):
     mixed = replace(H200, denoise=StageChoice('onnxruntime', 'bf16'))
     setting = Setting(1, 0, '64x48', mixed, lambda *shape: None)
@@ -70,6 +97,8 @@ def test_a_stage_on_the_host_is_clocked_by_it(policy):
     assert record.stage_clock == 'perf_counter around each stage'
     assert record.floor_ms is None
     assert record.over_floor() is None
+    assert record.uploaded_total_ms is record.uploaded_p99_ms is None
+    assert record.uploaded_clock == ''
 
 
 def test_floors_of_a_plan_are_those_of_its_stages():

@@ -48,6 +48,19 @@ def test_latency_gives_totals_tails_and_shares():
     assert row(text, '1')[-1] == '3.20'
 
 
+def test_a_whole_with_frames_uploaded_before_stands_beside():
+    clock = 'frames on the GPU in'
+    quick = replace(
+        RECORD, uploaded_total_ms=19.4, uploaded_p99_ms=30.0, uploaded_clock=clock, frames_ms=0.6
+    )
+    text = latency([quick, SLOW])
+    assert text.splitlines()[0].split()[7:11] == ['uploaded', 'ms', 'its', 'p99']
+    assert row(text, '1')[:8] == ['1', '20.00', '31.25', '1.562', '50.0', '19.40', '30.00', '0.60']
+    assert 'uploaded' not in latency([RECORD])
+    assert f'uploaded: {clock}' in heading([quick], RUNTIMES)
+    assert 'uploaded' not in heading([RECORD], RUNTIMES)
+
+
 def test_the_rest_is_never_below_nothing():
     text = latency([replace(RECORD, e2e_total_ms=15.9)])
     assert row(text, '1')[-1] == '0.00'

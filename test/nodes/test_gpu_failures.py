@@ -53,10 +53,11 @@ def cameras():
         yield client
 
 
-@pytest.fixture
-def policy(cameras, monkeypatch):
+@pytest.fixture(params=[1, 2], ids=['one at a time', 'overlapping'])
+def policy(cameras, monkeypatch, request):
     """The policy of a node that runs in this process, and its first chunk heard."""
     made = GpuPolicy()
+    made.places = request.param
 
     def load(**_):
         settings = PolicyConfig('pi05', 'fake')

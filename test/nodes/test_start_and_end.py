@@ -19,6 +19,7 @@ WRONG = [
     ({'bundle': './nowhere'}, 'nowhere'),
     ({'robot': 'so101'}, 'so101'),
     ({'platform': 'thor'}, 'tensorrt'),
+    ({'overlap': True}, 'vision of platform cpu is on onnxruntime. Set overlap to false'),
     ({'platform': 'xavier'}, 'config/platforms/xavier.yaml does not exist; known: cpu'),
     ({'cameras': 'top=/x'}, "no view 'top'"),
     ({'prompt': 'far ' * 500}, 'tokens'),

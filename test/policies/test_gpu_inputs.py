@@ -10,7 +10,7 @@ from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import cuda
 from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput, Written
 from vla_trt_ros.policies.pi05.inputs import ImageInput
-from vla_trt_ros.preprocess.cuda.images import ImageSpec
+from vla_trt_ros.preprocess.cuda.images import ImageSpec, ImageWriter
 
 VIEWS = ('base', 'wrist')
 
@@ -93,3 +93,42 @@ def test_a_frame_that_is_there_is_not_copied_again(images, gpu):
 def test_views_and_input_must_agree():
     with pytest.raises(BackendError, match='1 views for an input of 2: they must agree'):
         GpuImageInput(('base',), ImageSpec(2, 56, 56), 0, HostKernel(32))
+
+
+@pytest.mark.parametrize('compact', [False, True], ids=['gaps', 'compact'])
+def test_nothing_of_the_last_frames_stays_when_shapes_and_views_change(out, compact):
+    spec = ImageSpec(2, 56, 56)
+    images = GpuImageInput(VIEWS, spec, out.ctypes.data, HostKernel(32), compact=compact)
+    wide, small = raw_frame('bgr8', 48, 64), raw_frame('mono8', 20, 30)
+    yuv = raw_frame('yuyv', 30, 40, noise=True)
+    for frames in (
+        {'base': wide, 'wrist': yuv},
+        {'base': yuv, 'wrist': wide},
+        {'base': raw_frame('rgb8', 48, 64), 'wrist': wide},  # the same size, other bytes
+        {'wrist': small},
+        {'base': small},
+        {'base': small, 'wrist': small},
+        {'base': wide, 'wrist': yuv},
+    ):
+        images.write(frames, stream=3)
+        fresh = np.zeros_like(out)
+        GpuImageInput(VIEWS, spec, fresh.ctypes.data, HostKernel(32), compact=compact).write(
+            frames, stream=3
+        )
+        np.testing.assert_array_equal(out, fresh)
+        assert np.ptp(out) > 0.5
+
+
+def test_two_inputs_of_one_writer_take_their_own_address():
+    one, two = np.zeros((1, 3, 28, 28), np.float32), np.zeros((1, 3, 28, 28), np.float32)
+    writer = ImageWriter(ImageSpec(1, 28, 28), HostKernel(32))
+    source = GpuImageInput(('base',), ImageSpec(1, 28, 28), one.ctypes.data, HostKernel(32))
+    first, second = (
+        source.upload('base', raw_frame('rgb8', 30, 30, noise=noise)).gpu for noise in (0, 1)
+    )
+    writer.write([first], one.ctypes.data, 3)
+    writer.write([second], two.ctypes.data, 3)
+    assert np.abs(one - two).max() > 0.1
+    again = one.copy()
+    writer.write([first], one.ctypes.data, 3)
+    np.testing.assert_array_equal(one, again)

@@ -133,3 +133,16 @@ def test_damaged_vocabulary(tmp_path):
 def test_vocabulary_of_another_model():
     with pytest.raises(BundleError, match=r'has \d+ pieces, the network embeds 700'):
         Tokenizer(VOCABULARY, (32,), 700)
+
+
+def test_digitize_is_numpy_s():
+    edges = np.linspace(-1.0, 1.0, 257)[:-1]
+    rng = np.random.default_rng(0)
+    near = np.concatenate([edges, np.nextafter(edges, -9), np.nextafter(edges, 9)])
+    for state in (
+        rng.uniform(-1.5, 1.5, 5000).astype(np.float32),
+        near,
+        near.astype(np.float32),
+        np.array([np.inf, -np.inf, 0.0, -0.0], np.float32),
+    ):
+        np.testing.assert_array_equal(digitize(state), np.digitize(state, edges) - 1)

@@ -131,6 +131,16 @@ class DeviceEngine(Engine, Protocol):
         ...
 
 
+class OverlapEngine(DeviceEngine, Protocol):
+    """A stage that two chunks can be in at once."""
+
+    def beside(self, buffers: Buffers) -> OverlapEngine:
+        """The stage once more for every second chunk, before any weights are loaded: what it hands
+        on to other stages is its own, and so are host arrays but for those in ``buffers``.
+        """
+        ...
+
+
 def bind(
     specs: Iterable[TensorSpec],
     buffers: Buffers,

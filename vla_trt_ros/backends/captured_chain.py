@@ -116,7 +116,10 @@ class CapturedChain:
         """
         names = ('upload', *(e.name.partition(',')[0] for e in self._engines), 'download')
         spans = pairwise(self._marks)
-        return {name: end.since(begin) for name, (begin, end) in zip(names, spans, strict=True)}
+        return {
+            name: end.since(begin, wait=False)
+            for name, (begin, end) in zip(names, spans, strict=True)
+        }
 
     def close(self) -> None:
         """Destroy the graph; the engines stay."""

@@ -17,6 +17,7 @@ from vla_trt_ros.cli.words import picture_size
 from vla_trt_ros.config import STAGES, PlatformConfig
 from vla_trt_ros.datatypes import CameraFrame, Observation, PolicyResult, StageTimes
 from vla_trt_ros.errors import BadPrompt, ConfigError
+from vla_trt_ros.gpu.cuda import synchronize
 from vla_trt_ros.gpu.device import device_name
 from vla_trt_ros.hardware import cpu_name
 from vla_trt_ros.planning.roofline import Plan
@@ -26,6 +27,10 @@ CLOCK = 'infer(): camera frames on the host in, actions in robot units out; perf
 GPU_CLOCK = (
     'frames uploaded, infer(), actions back: camera frames on the host in, actions in robot units '
     'out; perf_counter'
+)
+UPLOADED_CLOCK = (
+    'infer(): camera frames on the GPU in, copied there and waited for before, as a node does '
+    'when they arrive; actions in robot units out; perf_counter'
 )
 _PACKAGES = {
     'onnxruntime': ('onnxruntime',),
@@ -118,10 +123,22 @@ def measure(policy: Policy, observation: Observation, steps: int, setting: Setti
         result = policy.infer(replace(observation, frames=frames), num_steps=steps)
         return result, (prepared - begin) * 1e3, (time.perf_counter() - begin) * 1e3
 
+    def uploaded() -> float:
+        frames = {view: policy.prepare_frame(view, f) for view, f in observation.frames.items()}
+        synchronize('copying frames to the GPU')
+        begin = time.perf_counter()
+        policy.infer(replace(observation, frames=frames), num_steps=steps)
+        return (time.perf_counter() - begin) * 1e3
+
+    def both() -> tuple[PolicyResult, float, float, float]:
+        return (*once(), uploaded() if on_gpu else 0.0)
+
+    on_gpu = policy.transport != 'host'
     for _ in range(setting.warm_up):
-        once()
-    runs = [once() for _ in bar(range(setting.n), f'{steps:>2} steps')]
-    results, arrivals, totals = zip(*runs, strict=True)
+        both()
+    # In turns, so that both see the GPU at the same temperature and clocks.
+    runs = [both() for _ in bar(range(setting.n), f'{steps:>2} steps')]
+    results, arrivals, totals, totals_uploaded = zip(*runs, strict=True)
     result, stages = results[-1], [r.times for r in results]
     p50, p99 = np.percentile(totals, [50, 99])
     runtimes = list(dict.fromkeys(policy.runtimes.values()))
@@ -161,6 +178,14 @@ def measure(policy: Policy, observation: Observation, steps: int, setting: Setti
         upload_bytes=result.upload_bytes,
         software=software(setting.platform.stage(s).backend for s in STAGES),
     )
+    if on_gpu:
+        p50, p99 = np.percentile(totals_uploaded, [50, 99])
+        record = replace(
+            record,
+            uploaded_total_ms=round(float(p50), 3),
+            uploaded_p99_ms=round(float(p99), 3),
+            uploaded_clock=UPLOADED_CLOCK,
+        )
     plan = setting.floor(views, tokens, steps)
     return record if plan is None else with_floor(record, plan)
 

@@ -59,6 +59,12 @@ class Record:
     upload_bytes: int = 0
     software: str = ''
     """Versions of what runs the stages."""
+    uploaded_total_ms: float | None = None
+    """The whole as a node runs it: frames are on the GPU before the clock starts. Also its p99.
+    None where frames stay on the host.
+    """
+    uploaded_p99_ms: float | None = None
+    uploaded_clock: str = ''
     floor_device: str = ''
     """Whose peaks the floors are made of; '' where none are known."""
     floor_ms: float | None = None

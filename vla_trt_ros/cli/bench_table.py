@@ -50,6 +50,7 @@ def heading(records: Sequence[Record], runtimes: Mapping[str, str]) -> str:
             f'{padded}, horizon {r.horizon}, n = {r.n}',
             ', '.join(f'{stage}: {what}' for stage, what in runtimes.items()),
             f'clock: {r.clock}',
+            *([f'uploaded: {r.uploaded_clock}'] if r.uploaded_clock else []),
             f'stages: {r.stage_clock}',
         ]
     )
@@ -57,13 +58,18 @@ def heading(records: Sequence[Record], runtimes: Mapping[str, str]) -> str:
 
 def latency(records: Sequence[Record]) -> str:
     """Latency per step count with each stage's share."""
-    rows = [['steps', 'total ms', 'p99 ms', 'p99/p50', 'Hz', 'frames', 'preprocess', 'upload']]
-    rows[0] += ['vision', 'prefix (KV)', 'denoise', 'the rest']
+    uploaded = any(r.uploaded_total_ms is not None for r in records)
+    rows = [['steps', 'total ms', 'p99 ms', 'p99/p50', 'Hz']]
+    rows[0] += ['uploaded ms', 'its p99'] if uploaded else []
+    rows[0] += ['frames', 'preprocess', 'upload', 'vision', 'prefix (KV)', 'denoise', 'the rest']
     for r in records:
         before = r.frames_ms + r.preprocess_ms + r.upload_ms
         rest = r.e2e_total_ms - before - r.vision_ms - r.prefix_ms - r.denoise_ms
         rows.append([f'{r.steps}', f'{r.e2e_total_ms:.2f}', f'{r.p99_ms:.2f}'])
         rows[-1] += [f'{r.p99_ms / r.p50_ms:.3f}', f'{r.hz:.1f}']
+        if uploaded:
+            both = (r.uploaded_total_ms, r.uploaded_p99_ms)
+            rows[-1] += ['' if ms is None else f'{ms:.2f}' for ms in both]
         rows[-1] += [f'{ms:.2f}' for ms in (r.frames_ms, r.preprocess_ms, r.upload_ms)]
         rows[-1] += [
             f'{value:.2f} ({100 * value / r.e2e_total_ms:4.1f} %)'

@@ -137,14 +137,22 @@ def synchronize(doing: str) -> None:
 
 
 class Stream:
-    """A stream that does not wait for the default one. ``handle`` is its cudaStream_t."""
+    """A stream that does not wait for the default one. ``handle`` is its cudaStream_t.
 
-    def __init__(self) -> None:
+    Kernels of an ``urgent`` one, also those of graphs captured on it, go before those of others
+    that wait for the same multiprocessors.
+    """
+
+    def __init__(self, *, urgent: bool = False) -> None:
         cudart = runtime()
-        made = check(
-            cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking), 'making a stream'
-        )
-        self.handle = int(made)
+        flags = cudart.cudaStreamNonBlocking
+        if urgent:
+            ranges = cudart.cudaDeviceGetStreamPriorityRange()
+            _, greatest = check(ranges, 'asking the GPU for its priorities')
+            made = cudart.cudaStreamCreateWithPriority(flags, greatest)
+        else:
+            made = cudart.cudaStreamCreateWithFlags(flags)
+        self.handle = int(check(made, 'making a stream'))
         self._finalizer = weakref.finalize(self, cudart.cudaStreamDestroy, self.handle)
 
     def wait(self) -> None:
@@ -188,12 +196,14 @@ class Event:
         """Let ``stream`` go on only when it has happened; the caller does not wait."""
         check(runtime().cudaStreamWaitEvent(stream, self._event, 0), 'ordering two streams')
 
-    def since(self, before: Event) -> float:
-        """Milliseconds from ``before`` to this one; waits for this one."""
-        cudart = runtime()
-        check(cudart.cudaEventSynchronize(self._event), 'waiting for an event')
-        elapsed = check(cudart.cudaEventElapsedTime(before._event, self._event), 'reading events')
-        return float(elapsed)
+    def since(self, before: Event, *, wait: bool = True) -> float:
+        """Milliseconds from ``before`` to this one; waits for this one, unless it has happened
+        for certain.
+        """
+        if wait:
+            self.wait()
+        times = runtime().cudaEventElapsedTime(before._event, self._event)
+        return float(check(times, 'reading events'))
 
 
 class DeviceBuffer:

@@ -50,6 +50,12 @@ PARAMS = (
     Param('autostart', True, 'configure and activate at start, without a lifecycle manager'),
     Param('prompt', '', "the task in words; empty at start: the policy file's", live=True),
     Param('num_steps', 10, 'denoise steps of the next chunk', choices=NUM_STEPS, live=True),
+    Param(
+        'overlap',
+        False,
+        'begin a chunk while the steps of the one before run: more chunks, each takes longer; '
+        'every stage on cuda_graph',
+    ),
     Param('dry_run', False, 'mark chunks DRY_RUN: the command node sends none of them', live=True),
 )
 
@@ -147,6 +153,7 @@ class PolicyNode(LifecycleNode):
 
     def _load(self) -> Pipeline:
         names = ('robot', 'platform', 'policy', 'bundle', 'cameras', 'num_steps', 'prompt')
+        names += ('overlap',)
         return load_pipeline(**{name: self.get_parameter(name).value for name in names})
 
     def _connect(self) -> None:

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from vla_trt_ros.bundle import Bundle
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, Observation, PolicyResult
 from vla_trt_ros.errors import ConfigError
+
+
+class Pending(Protocol):
+    """A chunk that is being made (`Policy.submit`)."""
+
+    def result(self) -> PolicyResult:
+        """Wait until it is made; errors as `Policy.infer`. Once, from any one thread: its place
+        is free then, also where it failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The `Pending` of a policy that is done when `Policy.submit` returns."""
+
+    made: PolicyResult
+
+    def result(self) -> PolicyResult:
+        """What was made."""
+        return self.made
 
 
 class Policy(Protocol):
@@ -63,6 +85,11 @@ class Policy(Protocol):
         """
         ...
 
+    @property
+    def places(self) -> int:
+        """Chunks that can be in the making at once: 1, or 2 where they overlap."""
+        ...
+
     def prepare_frame(self, view: str, frame: CameraFrame) -> CameraFrame:
         """``frame`` of ``view`` where `infer` reads it: a copy to the GPU has begun, if there is
         one. For the thread that takes camera messages, also while another one is in `infer`.
@@ -85,6 +112,22 @@ class Policy(Protocol):
         where no view has a frame), and ConfigError for a step count that is not in
         `num_steps_available`; the policy stays usable. BackendError where an engine fails: the
         next call may do; after its kind DeviceLost none will, until the process starts anew.
+        """
+        ...
+
+    def submit(
+        self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
+    ) -> Pending:
+        """Begin what `infer` does; its errors come here for inputs, and from the result for
+        engines. BackendError where all `places` are taken, by results that nobody asked for yet.
+
+        Chunks are made in the order of these calls; one that fails takes no other with it.
+        """
+        ...
+
+    def wait_turn(self) -> None:
+        """Until what is submitted next would begin at once, if a place is free: newer frames may
+        arrive meanwhile. BackendError where the GPU failed.
         """
         ...
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
-from vla_trt_ros.backends.base import Array, Buffers, DeviceEngine, Engine, EngineSource, Shared
-from vla_trt_ros.backends.captured_chain import CapturedChain
+from vla_trt_ros.backends.base import (
+    Array,
+    Buffers,
+    Engine,
+    EngineSource,
+    OverlapEngine,
+    Shared,
+)
 from vla_trt_ros.backends.registry import load_engine
 from vla_trt_ros.bundle import Bundle, EngineEntry
 from vla_trt_ros.config import STAGES, PlatformConfig
-from vla_trt_ros.errors import BackendError, BundleError, ConfigError
-from vla_trt_ros.gpu.cuda import Stream
-from vla_trt_ros.gpu.mirror import Mirror, mirror_of
+from vla_trt_ros.errors import BundleError, ConfigError
+from vla_trt_ros.policies.pi05.chains import Chain, Engines
 from vla_trt_ros.policies.pi05.spec import (
     Pi05Config,
     StageSpec,
@@ -27,130 +32,8 @@ from vla_trt_ros.strict_yaml import build
 ACTIVATIONS = ('float32', 'float16', 'bfloat16')
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """What runs for one prompt bucket. ``tokens`` int64 [P] and ``mask`` bool [V * T + P] are
-    views of the prefix's input buffers, which the denoise engines share.
-    """
-
-    prefix: Engine
-    denoise: dict[int, Engine]
-    """Step count to engine."""
-    tokens: Array
-    mask: Array
-
-
-ChainKey = tuple[int, int, int]
-"""Views that are there, prompt bucket, step count."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuChain:
-    """One launch from inputs to actions. Write the page-locked arrays, launch, wait,
-    read. ``actions`` stay valid until the next launch of any chain.
-    """
-
-    captured: CapturedChain
-    pixels: Array
-    """float32 [V, 3, S, S] in [-1, 1]; copied in only if `Engines.capture` was told so."""
-    pixels_mirror: Mirror
-    """GPU memory of ``pixels``, for a kernel on the launching stream."""
-    tokens: Array
-    """int64 [P]."""
-    mask: Array
-    """bool [V * T + P]; with views missing, where `Engines.compacts`: those that are there first,
-    then False up to V * T, then the prompt.
-    """
-    noise: Array
-    """float32 [H, A]."""
-    actions: Array
-    """float32 [H, A], normalised."""
-
-    def launch(self, stream: int | None = None) -> None:
-        """Queue on ``stream`` (`Engines.stream`: None)."""
-        self.captured.launch(stream)
-
-    def wait(self) -> None:
-        """Until the last launch is done. BackendError if it failed, DeviceLost if for good."""
-        self.captured.wait()
-
-    def stage_ms(self) -> dict[str, float]:
-        """Of the last launch: upload, vision, prefix, denoise, download."""
-        return self.captured.stage_ms()
-
-
-@dataclass(frozen=True, slots=True)
-class Engines:
-    """Every engine of a policy, ready to run."""
-
-    vision: Engine
-    chains: dict[int, Chain]
-    """Prompt bucket to chain."""
-    pixels: Array
-    noise: Array
-    actions: Array
-    on_gpu: bool = False
-    """Every stage runs on a GPU: `capture` gives chains."""
-    compacts: bool = False
-    """Missing views are left out by some stage: views that are there come first."""
-    captured: dict[ChainKey, GpuChain] = field(default_factory=dict)
-
-    def capture(
-        self,
-        stack: ExitStack,
-        stream: Stream,
-        *,
-        pixels_on_gpu: bool = True,
-        report: Callable[[int, int], None] = lambda done, count: None,
-    ) -> None:
-        """Run and capture every chain on ``stream``; ``stack`` closes them. With
-        ``pixels_on_gpu`` the caller writes `GpuChain.pixels_mirror`, else pixels are copied in.
-
-        ``report`` hears how many of how many are done. BackendError if one does not run.
-        """
-        views = self.pixels.shape[0]
-        numbers = range(views, 0, -1) if self.compacts else (views,)
-        keys = [
-            (v, bucket, steps)
-            for bucket, chain in sorted(self.chains.items(), reverse=True)
-            for v in numbers
-            for steps in chain.denoise
-        ]
-        mirror = mirror_of(self.pixels)
-        for i, (v, bucket, steps) in enumerate(keys):
-            report(i, len(keys))
-            chain = self.chains[bucket]
-            stages = cast(
-                tuple[DeviceEngine, ...], (self.vision, chain.prefix, chain.denoise[steps])
-            )
-            captured = CapturedChain(
-                [engine.for_views(v) for engine in stages],
-                on_gpu={'pixels'} if pixels_on_gpu else (),
-                stream=stream,
-            )
-            self.captured[v, bucket, steps] = GpuChain(
-                stack.enter_context(captured),
-                self.pixels,
-                mirror,
-                chain.tokens,
-                chain.mask,
-                self.noise[0],
-                self.actions[0],
-            )
-        report(len(keys), len(keys))
-
-    def chain(self, views: int, bucket: int, num_steps: int) -> GpuChain:
-        """What `capture` made. BackendError for a step count or bucket that was not captured."""
-        key = (views if self.compacts else self.pixels.shape[0], bucket, num_steps)
-        try:
-            return self.captured[key]
-        except KeyError:
-            have = ', '.join(f'{v} views {b} tokens {n} steps' for v, b, n in self.captured)
-            raise BackendError(
-                f'no graph was captured for {views} views, {bucket} prompt tokens and {num_steps} '
-                f'steps; there are: {have or "none"}. Export the bundle with these --buckets and '
-                '--steps.'
-            ) from None
+Make = Callable[[str, int | None, int | None, Buffers], Engine]
+"""Gives the engine of a stage, prompt bucket and step count, bound to buffers."""
 
 
 def read_config(bundle: Bundle) -> Pi05Config:
@@ -162,16 +45,23 @@ def read_config(bundle: Bundle) -> Pi05Config:
 
 
 def load_engines(
-    bundle: Bundle, config: Pi05Config, platform: PlatformConfig, stack: ExitStack
+    bundle: Bundle,
+    config: Pi05Config,
+    platform: PlatformConfig,
+    stack: ExitStack,
+    *,
+    overlap: bool = False,
 ) -> Engines:
-    """All engines that ``platform`` chooses; ``stack`` closes them.
+    """All engines that ``platform`` chooses; ``stack`` closes them. With ``overlap`` two chunks
+    can be in them at once (`Engines.beside`): ConfigError where a stage's backend cannot.
 
     Buffers are shared by name: the vision's output is every prefix's input, and a bucket's keys
     and values are written by its prefix and read in place by its denoise engines. BundleError if
     an engine is missing or does not fit spec.py, BackendError if it does not load.
     """
 
-    def load(entry: EngineEntry, buffers: Buffers) -> Engine:
+    def make(stage: str, bucket: int | None, num_steps: int | None, buffers: Buffers) -> Engine:
+        entry = pick(stage, bucket, num_steps)
         source = EngineSource(
             name=describe(entry),
             file=None if entry.backend == 'null' else bundle.file(entry.file),
@@ -210,21 +100,31 @@ def load_engines(
                 f'{num_steps} steps, which its config promises; export it again.'
             ) from None
 
+    if overlap:
+        _check_overlap(platform)
     together: dict[str, Shared] = {}
     stack.callback(_close_all, together)
     entries = {stage: chosen(stage) for stage in STAGES}
-    shared: dict[str, Array] = {}
-    vision = load(pick('vision', None, None), shared)
+
+    engines = _wire(config, make, {})
+    if overlap:
+        engines = replace(engines, beside=_beside(config, engines, stack))
+    for part in together.values():
+        part.load()
+    return engines
+
+
+def _wire(config: Pi05Config, make: Make, shared: dict[str, Array]) -> Engines:
+    """Engines that ``make`` gives, on ``shared`` buffers and those that they add."""
+    vision = make('vision', None, None, shared)
     chains = {}
     for bucket in config.prompt_buckets:
         buffers = dict(shared)
-        prefix = load(pick('prefix', bucket, None), buffers)
-        denoise = {n: load(pick('denoise', bucket, n), buffers) for n in config.num_steps}
+        prefix = make('prefix', bucket, None, buffers)
+        denoise = {n: make('denoise', bucket, n, buffers) for n in config.num_steps}
         # The first bucket's noise and actions serve all: their shapes do not depend on it.
         shared |= {name: buffers[name] for name in ('noise', 'actions')}
         chains[bucket] = Chain(prefix, denoise, buffers['tokens'][0], buffers['prefix_mask'][0])
-    for part in together.values():
-        part.load()
     every: list[Engine] = [vision]
     for chain in chains.values():
         every += [chain.prefix, *chain.denoise.values()]
@@ -237,6 +137,28 @@ def load_engines(
         on_gpu=all(getattr(engine, 'on_gpu', False) for engine in every),
         compacts=any(getattr(engine, 'compacts', False) for engine in every),
     )
+
+
+def _beside(config: Pi05Config, first: Engines, stack: ExitStack) -> Engines:
+    def twin(stage: str, bucket: int | None, num_steps: int | None, buffers: Buffers) -> Engine:
+        engine: Engine = first.vision
+        if bucket is not None:
+            chain = first.chains[bucket]
+            engine = chain.prefix if num_steps is None else chain.denoise[num_steps]
+        return stack.enter_context(cast(OverlapEngine, engine).beside(buffers))
+
+    return _wire(config, twin, {'pixels': first.pixels})
+
+
+def _check_overlap(platform: PlatformConfig) -> None:
+    for stage in STAGES:
+        backend = platform.stage(stage).backend
+        if backend != 'cuda_graph':
+            raise ConfigError(
+                f'overlap needs every stage on cuda_graph, which keeps two chunks apart; {stage} '
+                f'of platform {platform.name} is on {backend}. Set overlap to false, or choose a '
+                'platform such as h200.'
+            )
 
 
 def _close_all(together: dict[str, Shared]) -> None:

@@ -1,23 +1,29 @@
 """All stages on a GPU: one kernel for the pixels, one CUDA graph, one wait.
 
 Everything is captured before the first observation: a graph for each number of views, prompt
-bucket and step count. A tick allocates nothing; frames were copied when they arrived.
+bucket and step count, or two where chunks overlap (overlap.py). A tick allocates nothing; frames
+were copied when they arrived.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from time import monotonic, perf_counter
+
+import numpy as np
 
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, StageTimes
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import Event, Stream, is_integrated, memory, traffic
 from vla_trt_ros.gpu.mirror import mirror_of
-from vla_trt_ros.policies.pi05.engines import Engines
+from vla_trt_ros.policies.pi05.chains import Engines, GpuChain
 from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
 from vla_trt_ros.policies.pi05.inputs import write_prompt
+from vla_trt_ros.policies.pi05.overlap import capture_overlapped
 from vla_trt_ros.policies.pi05.runner import Ran
 from vla_trt_ros.preprocess.cuda.images import ImageSpec, Launcher
 from vla_trt_ros.preprocess.tokenize import Prompt
@@ -44,9 +50,7 @@ class GpuRunner:
     ) -> None:
         size = engines.pixels.shape[2]
         self.transport = 'mapped' if is_integrated() else 'pinned'
-        self._engines = engines
         self._stream = Stream()
-        self._begin, self._written = Event(), Event()
         self._images = GpuImageInput(
             views,
             ImageSpec(len(views), size, size),
@@ -56,16 +60,18 @@ class GpuRunner:
         )
         self._closed = False
         progress = _Progress()
-        engines.capture(stack, self._stream, report=progress)
+        if engines.beside is None:
+            self._turns: tuple[Turn, ...] = (Turn(engines),)
+            engines.capture(stack, self._stream, report=progress)
+        else:
+            self._turns = Turn(engines), Turn(engines.beside)
+            both = engines, engines.beside
+            capture_overlapped(both, stack, self._stream, Stream(urgent=True), progress)
+        self._free = deque(self._turns)
+        self.places = len(self._turns)
         stack.callback(self._close)
         self._memory_mib = _used_mib()
         self._memory_due = monotonic() + _MEMORY_EVERY
-
-    @property
-    def noise(self) -> Float32Array:
-        """float32 [H, A], page-locked."""
-        noise: Float32Array = self._engines.noise[0]
-        return noise
 
     def prepare(self, view: str, frame: CameraFrame) -> CameraFrame:
         """``frame`` with its copy to the GPU under way."""
@@ -75,52 +81,134 @@ class GpuRunner:
             self._memory_due = monotonic() + _MEMORY_EVERY
         return ready
 
-    def run(self, frames: Mapping[str, CameraFrame], prompt: Prompt, num_steps: int) -> Ran:
-        """One chunk (`runner.Runner`)."""
+    def submit(
+        self,
+        frames: Mapping[str, CameraFrame],
+        prompt: Prompt,
+        num_steps: int,
+        noise: Float32Array,
+    ) -> Launched:
+        """Queue one chunk (`runner.Runner`)."""
         if self._closed:
             raise BackendError('the policy is closed: load it again.')
+        try:
+            turn = self._free.popleft()
+        except IndexError:
+            raise BackendError(
+                f'{self.places} of {self.places} chunks are in the making: take a result first.'
+            ) from None
+        try:
+            return self._launch(turn, frames, prompt, num_steps, noise)
+        except BaseException:
+            self._free.append(turn)
+            raise
+
+    def _launch(
+        self,
+        turn: Turn,
+        frames: Mapping[str, CameraFrame],
+        prompt: Prompt,
+        num_steps: int,
+        noise: Float32Array,
+    ) -> Launched:
         t0 = perf_counter()
         stream = self._stream.handle
-        self._begin.record(stream)
+        turn.begin.record(stream)
         images = self._images.write(frames, stream)
-        self._written.record(stream)
-        chain = self._engines.chain(sum(images.there), prompt.bucket, num_steps)
+        turn.written.record(stream)
+        chain = turn.engines.chain(sum(images.there), prompt.bucket, num_steps)
         write_prompt(prompt, images.there, chain.tokens, chain.mask)
+        np.copyto(chain.noise, noise)
         before = traffic.uploads, traffic.upload_bytes
         t1 = perf_counter()
         chain.launch()
-        self._stream.wait()
-        ms = chain.stage_ms()
-        times = StageTimes(
-            preprocess_ms=(t1 - t0) * 1e3,
-            upload_ms=self._written.since(self._begin) + ms['upload'],
-            vision_ms=ms['vision'],
-            prefix_ms=ms['prefix'],
-            denoise_ms=ms['denoise'],
-            download_ms=ms['download'],
-        )
-        return Ran(
-            chain.actions,
-            times,
+        turn.chain = chain
+        return Launched(
+            turn,
+            chain,
+            self._free,
+            (t1 - t0) * 1e3,
             images.uploads + traffic.uploads - before[0],
             images.upload_bytes + traffic.upload_bytes - before[1],
             self._memory_mib,
         )
 
+    def wait_turn(self) -> None:
+        """Until the stream that chunks begin on is free."""
+        self._stream.wait()
+
     def warm_up(self) -> None:
         """Launch every graph once: the first launch puts it on the GPU."""
-        self.noise.fill(0.0)
         self._images.write({}, self._stream.handle)
-        places = self._engines.pixels.shape[0]
-        for (views, bucket, _), chain in self._engines.captured.items():
-            longest = Prompt((0,) * bucket, bucket)
-            there = [place < views for place in range(places)]
-            write_prompt(longest, there, chain.tokens, chain.mask)
-            chain.launch()
-            self._stream.wait()
+        for turn in self._turns:
+            turn.engines.noise.fill(0.0)
+            places = turn.engines.pixels.shape[0]
+            for (views, bucket, _), chain in turn.engines.captured.items():
+                longest = Prompt((0,) * bucket, bucket)
+                there = [place < views for place in range(places)]
+                write_prompt(longest, there, chain.tokens, chain.mask)
+                chain.launch()
+                chain.wait()
 
     def _close(self) -> None:
+        """Before the graphs go: what is in the making comes to its end."""
         self._closed = True
+        for turn in self._turns:
+            if turn.chain is not None:
+                with contextlib.suppress(BackendError):  # its result tells of it
+                    turn.chain.wait()
+
+
+class Turn:
+    """Inputs and outputs of one chunk in the making; when its pixels were begun and written."""
+
+    def __init__(self, engines: Engines) -> None:
+        self.engines = engines
+        self.begin, self.written = Event(), Event()
+        self.chain: GpuChain | None = None
+        """What runs, while it does."""
+
+
+class Launched:
+    """`runner.Running` on a GPU; ``turn`` goes back into ``free`` when it is finished."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        chain: GpuChain,
+        free: deque[Turn],
+        preprocess_ms: float,
+        uploads: int,
+        upload_bytes: int,
+        memory_mib: float,
+    ) -> None:
+        self._turn: Turn | None = turn
+        self._chain, self._free = chain, free
+        self._preprocess_ms = preprocess_ms
+        self._counted = uploads, upload_bytes, memory_mib
+
+    def finish(self) -> Ran:
+        """Wait, and read actions and times."""
+        turn, self._turn = self._turn, None
+        if turn is None:
+            raise BackendError('this result was taken before: it is there once.')
+        try:
+            self._chain.wait()
+            return Ran(self._chain.actions.copy(), self._times(turn), *self._counted)
+        finally:
+            turn.chain = None
+            self._free.append(turn)
+
+    def _times(self, turn: Turn) -> StageTimes:
+        ms = self._chain.stage_ms()
+        return StageTimes(
+            preprocess_ms=self._preprocess_ms,
+            upload_ms=turn.written.since(turn.begin, wait=False) + ms['upload'],
+            vision_ms=ms['vision'],
+            prefix_ms=ms['prefix'],
+            denoise_ms=ms['denoise'],
+            download_ms=ms['download'],
+        )
 
 
 class _Progress:

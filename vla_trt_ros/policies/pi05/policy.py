@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -23,7 +23,8 @@ from vla_trt_ros.policies.base import check_num_steps
 from vla_trt_ros.policies.pi05.engines import load_engines, read_config
 from vla_trt_ros.policies.pi05.gpu_runner import GpuRunner
 from vla_trt_ros.policies.pi05.inputs import ImageInput, write_prompt
-from vla_trt_ros.policies.pi05.runner import HostRunner, Runner
+from vla_trt_ros.policies.pi05.noise import Noise
+from vla_trt_ros.policies.pi05.runner import HostRunner, Runner, Running
 from vla_trt_ros.preprocess.normalize import Normalize, Unnormalize, load_norm_stats
 from vla_trt_ros.preprocess.tokenize import Prompt, Tokenizer
 
@@ -31,7 +32,14 @@ from vla_trt_ros.preprocess.tokenize import Prompt, Tokenizer
 class Pi05Policy:
     """All engines of a bundle, loaded and bound; see policies/base.py for the contract."""
 
-    def __init__(self, bundle: Bundle, platform: PlatformConfig, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        platform: PlatformConfig,
+        *,
+        seed: int = 0,
+        overlap: bool = False,
+    ) -> None:
         config = read_config(bundle)
         layout = bundle.layout
         self._state_dim, self._action_dim = len(layout.state), len(layout.actions)
@@ -53,9 +61,9 @@ class Pi05Policy:
         self._tokenizer = Tokenizer(
             bundle.file(manifest.tokenizer), config.prompt_buckets, config.vocab_size
         )
-        self.reseed(seed)
+        self._noise = Noise(self.noise_shape, seed)
         with ExitStack() as stack:
-            self._engines = load_engines(bundle, config, platform, stack)
+            self._engines = load_engines(bundle, config, platform, stack, overlap=overlap)
             self._runner: Runner
             if self._engines.on_gpu:
                 self._runner = GpuRunner(config.views, self._engines, stack)
@@ -71,29 +79,27 @@ class Pi05Policy:
         self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
     ) -> PolicyResult:
         """One chunk for one observation (policies/base.py)."""
+        return self.submit(observation, num_steps=num_steps, noise=noise).result()
+
+    def submit(
+        self, observation: Observation, *, num_steps: int, noise: Float32Array | None = None
+    ) -> Pi05Pending:
+        """Begin one chunk (policies/base.py)."""
         check_num_steps(num_steps, self.num_steps_available)
         begin = perf_counter()
         if not any(view in observation.frames for view in self.views):
             raise BadImage(f'no view has a frame: the network looks at {", ".join(self.views)}.')
         prompt = self._tokenize(observation.prompt, observation.state)
-        self._write_noise(noise, self._runner.noise)
+        drawn = self._chosen_noise(noise)
         tokenize_ms = (perf_counter() - begin) * 1e3
-        ran = self._runner.run(observation.frames, prompt, num_steps)
-        done = perf_counter()
-        actions = self._unnormalize(ran.actions[:, : self._action_dim])
-        times = replace(
-            ran.times,
-            preprocess_ms=ran.times.preprocess_ms + tokenize_ms,
-            postprocess_ms=(perf_counter() - done) * 1e3,
-        )
-        return PolicyResult(
-            actions,
-            times,
-            len(prompt.tokens),
-            ran.uploads,
-            ran.upload_bytes,
-            ran.device_memory_mib,
-        )
+        running = self._runner.submit(observation.frames, prompt, num_steps, drawn)
+        if noise is None:
+            self._noise.draw_ahead()  # while a GPU works
+        return Pi05Pending(running, self._to_robot, tokenize_ms, len(prompt.tokens))
+
+    def wait_turn(self) -> None:
+        """Until the next chunk would begin at once (policies/base.py)."""
+        self._runner.wait_turn()
 
     def network_inputs(
         self, observation: Observation, noise: Float32Array | None = None
@@ -109,8 +115,7 @@ class Pi05Policy:
         mask = np.empty((1, config.image_tokens + bucket), np.bool_)
         there = ImageInput(config.views, pixels).write(observation.frames)
         write_prompt(prompt, there, tokens[0], mask[0])
-        drawn = np.empty((1, *self.noise_shape), np.float32)
-        self._write_noise(noise, drawn[0])
+        drawn = np.array(self._chosen_noise(noise)[None], np.float32)
         return {'pixels': pixels, 'tokens': tokens, 'prefix_mask': mask, 'noise': drawn}
 
     def check_prompt(self, prompt: str) -> int:
@@ -124,7 +129,7 @@ class Pi05Policy:
 
     def reseed(self, seed: int) -> None:
         """Start the noise generator again from ``seed``."""
-        self._generator = np.random.default_rng(seed)
+        self._noise.reseed(seed)
 
     def close(self) -> None:
         """Close the engines; a second call does nothing."""
@@ -167,6 +172,11 @@ class Pi05Policy:
         return {stage: f'{c.backend} {c.precision}' for stage, c in choices.items()}
 
     @property
+    def places(self) -> int:
+        """Chunks in the making at once (policies/base.py)."""
+        return self._runner.places
+
+    @property
     def transport(self) -> str:
         """How pixels reach the engines (policies/base.py)."""
         return self._runner.transport
@@ -187,12 +197,44 @@ class Pi05Policy:
             return np.pad(normalized, (0, self.config.action_dim - normalized.size))
         return normalized
 
-    def _write_noise(self, noise: Float32Array | None, target: Float32Array) -> None:
+    def _to_robot(self, actions: Float32Array) -> Float32Array:
+        return self._unnormalize(actions[:, : self._action_dim])
+
+    def _chosen_noise(self, noise: Float32Array | None) -> Float32Array:
         if noise is None:
-            self._generator.standard_normal(dtype=np.float32, out=target)
-        elif noise.shape == target.shape:
-            np.copyto(target, noise)
-        else:
+            return self._noise.take()
+        if noise.shape != self.noise_shape:
             raise ConfigError(
-                f'noise has shape {list(noise.shape)}, this policy draws {list(target.shape)}.'
+                f'noise has shape {list(noise.shape)}, this policy draws {list(self.noise_shape)}.'
             )
+        return noise
+
+
+@dataclass(frozen=True, slots=True)
+class Pi05Pending:
+    """A chunk that is being made (policies/base.py)."""
+
+    running: Running
+    to_robot: Callable[[Float32Array], Float32Array]
+    """Normalised actions [H, A] to the robot's [H, action_dim]."""
+    tokenize_ms: float
+    prompt_tokens: int
+
+    def result(self) -> PolicyResult:
+        """Wait for it, and bring it into the robot's units (policies/base.py)."""
+        ran = self.running.finish()
+        done = perf_counter()
+        actions = self.to_robot(ran.actions)
+        times = replace(
+            ran.times,
+            preprocess_ms=ran.times.preprocess_ms + self.tokenize_ms,
+            postprocess_ms=(perf_counter() - done) * 1e3,
+        )
+        return PolicyResult(
+            actions,
+            times,
+            self.prompt_tokens,
+            ran.uploads,
+            ran.upload_bytes,
+            ran.device_memory_mib,
+        )

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
+import numpy as np
+
 from vla_trt_ros.datatypes import CameraFrame, Float32Array, StageTimes
-from vla_trt_ros.policies.pi05.engines import Engines
+from vla_trt_ros.policies.pi05.chains import Engines
 from vla_trt_ros.policies.pi05.inputs import ImageInput, write_prompt
 from vla_trt_ros.preprocess.tokenize import Prompt
 
@@ -20,7 +22,7 @@ from vla_trt_ros.preprocess.tokenize import Prompt
 class Ran:
     """What a run made and took; fields as in `datatypes.PolicyResult`.
 
-    ``actions`` float32 [H, A] are normalised, and valid until the next run.
+    ``actions`` float32 [H, A] are normalised, and valid until the next `Runner.submit`.
     """
 
     actions: Float32Array
@@ -30,26 +32,43 @@ class Ran:
     device_memory_mib: float = 0.0
 
 
+class Running(Protocol):
+    """A run that may still be under way."""
+
+    def finish(self) -> Ran:
+        """Wait for it. Once; its place is free then. BackendError where a stage failed."""
+        ...
+
+
 class Runner(Protocol):
-    """All stages, bound to one set of inputs."""
+    """All stages, bound to their inputs."""
 
     transport: str
     """As `Policy.transport`."""
-
-    @property
-    def noise(self) -> Float32Array:
-        """float32 [H, A], for the caller to write before `run`."""
-        ...
+    places: int
+    """As `Policy.places`."""
 
     def prepare(self, view: str, frame: CameraFrame) -> CameraFrame:
         """As `Policy.prepare_frame`."""
         ...
 
-    def run(self, frames: Mapping[str, CameraFrame], prompt: Prompt, num_steps: int) -> Ran:
-        """One chunk. ``frames`` hold one view at least; ``num_steps`` is one that there is.
+    def submit(
+        self,
+        frames: Mapping[str, CameraFrame],
+        prompt: Prompt,
+        num_steps: int,
+        noise: Float32Array,
+    ) -> Running:
+        """Begin one chunk. ``frames`` hold one view at least; ``num_steps`` is one that there is;
+        ``noise`` float32 [H, A] is copied.
 
-        BadImage for a frame that cannot be used, BackendError where a stage fails.
+        BadImage for a frame that cannot be used, BackendError where a stage fails or no place is
+        free; then nothing is under way.
         """
+        ...
+
+    def wait_turn(self) -> None:
+        """As `Policy.wait_turn`."""
         ...
 
     def warm_up(self) -> None:
@@ -57,31 +76,44 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A `Running` that is done."""
+
+    ran: Ran
+
+    def finish(self) -> Ran:
+        """What it made."""
+        return self.ran
+
+
 class HostRunner:
     """Stage after stage, each waited for; what is between them lies in the host's memory."""
 
     transport = 'host'
+    places = 1
 
     def __init__(self, views: tuple[str, ...], engines: Engines) -> None:
         self._engines = engines
         self._images = ImageInput(views, engines.pixels, compact=engines.compacts)
-
-    @property
-    def noise(self) -> Float32Array:
-        """float32 [H, A]."""
-        noise: Float32Array = self._engines.noise[0]
-        return noise
 
     def prepare(self, view: str, frame: CameraFrame) -> CameraFrame:
         """``frame`` itself: it is decoded when it is used."""
         del view
         return frame
 
-    def run(self, frames: Mapping[str, CameraFrame], prompt: Prompt, num_steps: int) -> Ran:
-        """One chunk (`Runner`)."""
+    def submit(
+        self,
+        frames: Mapping[str, CameraFrame],
+        prompt: Prompt,
+        num_steps: int,
+        noise: Float32Array,
+    ) -> Finished:
+        """One chunk (`Runner`), done on return."""
         engines = self._engines
         chain = engines.chains[prompt.bucket]
         t0 = perf_counter()
+        np.copyto(engines.noise[0], noise)
         there = self._images.write(frames)
         write_prompt(prompt, there, chain.tokens, chain.mask)
         t1 = perf_counter()
@@ -97,7 +129,10 @@ class HostRunner:
             prefix_ms=(t3 - t2) * 1e3,
             denoise_ms=(t4 - t3) * 1e3,
         )
-        return Ran(engines.actions[0], times)
+        return Finished(Ran(engines.actions[0], times))
+
+    def wait_turn(self) -> None:
+        """At once: nothing goes on after `submit`."""
 
     def warm_up(self) -> None:
         """Run every engine once."""

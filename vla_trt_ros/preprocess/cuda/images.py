@@ -18,7 +18,7 @@ import numpy as np
 from vla_trt_ros.errors import BackendError, ConfigError
 from vla_trt_ros.gpu.cuda import DeviceBuffer, Stream, upload
 from vla_trt_ros.gpu.kernels import Kernel
-from vla_trt_ros.gpu_frame import GpuFrame
+from vla_trt_ros.gpu_frame import GpuFrame, PixelLayout
 from vla_trt_ros.preprocess.cuda.filters import filter_table
 from vla_trt_ros.preprocess.levels import level_words
 from vla_trt_ros.preprocess.resize import fit
@@ -138,6 +138,12 @@ class ImageWriter:
         self._stream = Stream()
         self._filters: dict[tuple[int, int], _Filters] = {}
         self._levels = self._to_gpu(words)
+        # Frames come in few shapes: what a place said of the last one mostly holds for the next.
+        self._views = (View * MAX_VIEWS)()
+        self._shapes: list[tuple[int, int, int, PixelLayout] | None] = [None] * spec.views
+        self._out = ctypes.c_void_p()
+        levels = ctypes.c_void_p(self._levels.address)
+        self._arguments = self._views, self._target, levels, self._out
 
     def prepare(self, height: int, width: int) -> None:
         """Make the filters of a camera size, which the first frame would else wait for."""
@@ -157,21 +163,33 @@ class ImageWriter:
             raise BackendError(
                 f'{len(frames)} frames for {self.spec.views} views: None is one missing.'
             )
-        views = (View * MAX_VIEWS)()
         for i, frame in enumerate(frames):
+            self._describe(i, frame)
             if frame is not None:
-                self._describe(frame, views[i])
                 frame.lease.wait(stream)
-        out, levels = ctypes.c_void_p(address), ctypes.c_void_p(self._levels.address)
-        self._kernel.launch(self._grid, BLOCK, (views, self._target, levels, out), stream)
+        self._out.value = address
+        self._kernel.launch(self._grid, BLOCK, self._arguments, stream)
         for frame in frames:
             if frame is not None:
                 frame.lease.read(stream)
 
-    def _describe(self, frame: GpuFrame, view: View) -> None:
+    def _describe(self, place: int, frame: GpuFrame | None) -> None:
+        view = self._views[place]
+        if frame is None:
+            if self._shapes[place] is not None:
+                ctypes.memset(ctypes.byref(view), 0, ctypes.sizeof(view))
+                self._shapes[place] = None
+            return
+        shape = frame.height, frame.width, frame.step, frame.layout
+        if shape != self._shapes[place]:
+            self._fill(view, frame)
+            self._shapes[place] = shape
+        view.pixels = frame.address
+
+    def _fill(self, view: View, frame: GpuFrame) -> None:
         self.prepare(frame.height, frame.width)
         filters = self._filters[frame.height, frame.width]
-        view.pixels, view.step = frame.address, frame.step
+        view.step = frame.step
         view.columns, view.rows = filters.columns.address, filters.rows.address
         view.height, view.width = frame.height, frame.width
         view.new_height, view.new_width, view.top, view.left = filters.place

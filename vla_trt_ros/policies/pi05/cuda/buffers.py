@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,6 +60,13 @@ class Buffers:
     def rows(self) -> int:
         """Rows that decode computes."""
         return int(self.latents.shape[1])
+
+    def beside(self) -> Buffers:
+        """The same memory, but for what a prefix writes and the steps behind it read: keys,
+        values and how many count.
+        """
+        keys, values = torch.zeros_like(self.keys), torch.zeros_like(self.values)
+        return replace(self, keys=keys, values=values, valid=self.valid.clone())
 
 
 def make_buffers(weights: FastWeights, views: int, bucket: int, max_steps: int) -> Buffers:

@@ -20,6 +20,7 @@ from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import pinned
 from vla_trt_ros.gpu.mirror import Mirror, mirror_of
+from vla_trt_ros.policies.pi05.cuda.buffers import Buffers as DeviceBuffers
 from vla_trt_ros.policies.pi05.cuda.device_tensor import as_tensor
 from vla_trt_ros.policies.pi05.cuda.engine_check import check_engine
 from vla_trt_ros.policies.pi05.cuda.network import Network, explained
@@ -41,14 +42,20 @@ class CudaGraphEngine:
         file = self._network.open(source.file)
         check_engine(source, file)
         self._network.add(self.stage, file)
-        self._inputs = bind(source.inputs, buffers, self._allocate)
-        self._outputs = bind(source.outputs, buffers, self._allocate)
-        self._mirrors: dict[str, Mirror] | None = None
-        self._tensors: dict[str, Tensor] = {}
+        self._specs = source.inputs, source.outputs
+        self._bind(buffers)
         self._views: int | None = None
+        self._turn = 0
         self._closed = False
         if self.stage == 'vision':
             self._network.pixels = self._tensor('pixels')
+
+    def _bind(self, buffers: Buffers) -> None:
+        inputs, outputs = self._specs
+        self._inputs = bind(inputs, buffers, self._allocate)
+        self._outputs = bind(outputs, buffers, self._allocate)
+        self._mirrors: dict[str, Mirror] | None = None
+        self._tensors: dict[str, Tensor] = {}
 
     @property
     def inputs(self) -> Mapping[str, Array]:
@@ -93,6 +100,18 @@ class CudaGraphEngine:
             )
         twin = copy(self)
         twin._views = views
+        return twin
+
+    def beside(self, buffers: Buffers) -> CudaGraphEngine:
+        """The stage once more, for chunks that overlap those of this one: the same weights; keys,
+        values and host arrays of its own, but for those in ``buffers``, which gets the others.
+
+        BackendError once weights are loaded.
+        """
+        self._network.allow_overlap()
+        twin = copy(self)
+        twin._turn = 1
+        twin._bind(buffers)
         return twin
 
     def enqueue(self, *, stream: int | None = None) -> None:
@@ -141,44 +160,48 @@ class CudaGraphEngine:
 
     def _vision(self, views: int) -> None:
         network = self._network
-        network.stages(views).vision()
+        network.stages(views, self._turn).vision()
         if self._outside('image_tokens'):
             count = views * network.config.tokens_per_view
-            self._tensor('image_tokens')[0, :count] = network.buffers.hidden[:count]
+            self._tensor('image_tokens')[0, :count] = self._buffers.hidden[:count]
 
     def _prefix(self, views: int) -> None:
         network, bucket = self._network, cast(int, self._bucket)
-        buffers, images = network.buffers, views * network.config.tokens_per_view
+        buffers, images = self._buffers, views * network.config.tokens_per_view
         if self._outside('image_tokens'):
             buffers.hidden[:images] = self._tensor('image_tokens')[0, :images]
         buffers.tokens[:bucket] = self._tensor('tokens')[0]
         self._count_valid()
-        network.stages(views).prefix(bucket)
+        network.stages(views, self._turn).prefix(bucket)
         if self._outside('keys'):
             for inner, outer in self._caches(images):
                 outer.copy_(inner)
 
     def _denoise(self, views: int) -> None:
         network, steps = self._network, cast(int, self._steps)
-        buffers, horizon = network.buffers, network.config.horizon
+        buffers, horizon = self._buffers, network.config.horizon
         if self._outside('keys'):
             self._count_valid()
             for inner, outer in self._caches(views * network.config.tokens_per_view):
                 inner.copy_(outer)
         buffers.latents[0, :horizon] = self._tensor('noise')[0]
-        actions = network.stages(views).denoise(network.tables[steps], self._bucket)
+        actions = network.stages(views, self._turn).denoise(network.tables[steps], self._bucket)
         self._tensor('actions')[0] = actions
+
+    @property
+    def _buffers(self) -> DeviceBuffers:
+        return self._network.buffers(self._turn)
 
     def _count_valid(self) -> None:
         mask = self._tensor('prefix_mask')
-        torch.sum(mask, dim=1, dtype=torch.int32, out=self._network.buffers.valid)
+        torch.sum(mask, dim=1, dtype=torch.int32, out=self._buffers.valid)
 
     def _caches(self, images: int) -> list[tuple[Tensor, Tensor]]:
         """Parts of our keys and values, and where they are in spec.py's: there the prompt stands
         behind all views, here right behind those that are there.
         """
         config, bucket = self._network.config, cast(int, self._bucket)
-        buffers, pairs = self._network.buffers, []
+        buffers, pairs = self._buffers, []
         for name, inner in (('keys', buffers.keys), ('values', buffers.values)):
             outer = self._tensor(name)[:, 0, 0]
             if images == config.image_tokens:

@@ -49,12 +49,14 @@ class Network:
         self.tables: dict[int, StepTables] = {}
         self.pixels: Tensor | None = None
         """Where the caller writes pixels, if vision is one of the stages."""
+        self.turns = 1
+        """2: prefix and steps of two chunks overlap, each with keys and values of its own."""
         self._opened: dict[Path, FastFile] = {}
-        self._stages: dict[int, Stages] = {}
+        self._stages: dict[tuple[int, int], Stages] = {}
         self._weights: FastWeights | None = None
-        self._buffers: Buffers | None = None
+        self._buffers: tuple[Buffers, ...] = ()
         self._ops: Ops | None = None
-        self._pool: Any = None
+        self._pools: dict[int, Any] = {}
         self._stream: cuda.Stream | None = None
 
     def open(self, path: Path) -> FastFile:
@@ -90,11 +92,15 @@ class Network:
         """Sizes of the network."""
         return next(iter(self.files.values())).config
 
-    @property
-    def buffers(self) -> Buffers:
-        """Fixed memory; `load` makes it."""
-        assert self._buffers is not None
-        return self._buffers
+    def allow_overlap(self) -> None:
+        """Make keys and values twice. BackendError once weights are loaded."""
+        if self._weights is not None:
+            raise BackendError('overlap was asked for after the weights were loaded; ask before.')
+        self.turns = 2
+
+    def buffers(self, turn: int) -> Buffers:
+        """Fixed memory of turn 0, or 1 where chunks overlap; `load` makes it."""
+        return self._buffers[turn]
 
     @property
     def stream(self) -> cuda.Stream:
@@ -112,7 +118,6 @@ class Network:
             return
         if self.device != 'cpu':
             self._check_memory()
-            self._pool = torch.cuda.MemPool()
         config, any_file = self.config, next(iter(self.files.values()))
         with explained('loading weights for cuda_graph'):
             weights = any_file.load((), self.device)
@@ -127,32 +132,36 @@ class Network:
             buffers = self._make_buffers(config, steps)
             if self.pixels is not None:
                 buffers = replace(buffers, pixels=self.pixels)
-            self._buffers = buffers
+            more = (buffers.beside() for _ in range(self.turns - 1))
+            self._buffers = (buffers, *more)
 
-    def stages(self, views: int) -> Stages:
-        """The stages with ``views`` views there."""
-        found = self._stages.get(views)
+    def stages(self, views: int, turn: int) -> Stages:
+        """The stages with ``views`` views there, on the `buffers` of ``turn``."""
+        found = self._stages.get((views, turn))
         if found is None:
             assert self._weights is not None
             assert self._ops is not None
-            made = Stages(self._weights, self.buffers, self._ops, views)
-            found = self._stages[views] = made
+            made = Stages(self._weights, self.buffers(turn), self._ops, views)
+            found = self._stages[views, turn] = made
         return found
 
     @contextlib.contextmanager
     def work(self, stream: int | None) -> Iterator[None]:
         """What torch does inside the block is queued on ``stream``.
 
-        While a graph is captured, its scratch memory comes from a pool that only graphs use: they
-        run one at a time and may share it. What is made to stay is made in the run before, and
-        must not be from that pool.
+        While a graph is captured, its scratch memory comes from a pool that only graphs of that
+        stream use: they run one at a time and may share it. What is made to stay is made in the
+        run before, and must not be from that pool.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             if stream is not None:
                 stack.enter_context(torch.cuda.stream(torch.cuda.ExternalStream(stream)))
+                pool = self._pools.get(stream)
+                if pool is None:
+                    pool = self._pools[stream] = torch.cuda.MemPool()
                 if cuda.is_capturing(stream):
-                    stack.enter_context(torch.cuda.use_mem_pool(self._pool))
+                    stack.enter_context(torch.cuda.use_mem_pool(pool))
             yield
 
     def close(self) -> None:
@@ -160,7 +169,9 @@ class Network:
         self._stages.clear()
         self.tables = {}
         self.pixels = None
-        self._weights = self._buffers = self._ops = self._pool = None
+        self._weights = self._ops = None
+        self._buffers = ()
+        self._pools.clear()
         if self.device != 'cpu':
             with contextlib.suppress(RuntimeError):  # a lost device
                 torch.cuda.empty_cache()
@@ -171,7 +182,8 @@ class Network:
         config, dtype = self.config, next(iter(self.files.values())).dtype
         with torch.device('meta'):
             held = self._make_buffers(config, max(config.num_steps), 'meta')
-        parts = (held.pixels, held.hidden, held.keys, held.values, held.latents, held.cos)
+        parts = (held.pixels, held.hidden, held.latents, held.cos)
+        parts += self.turns * (held.keys, held.values)
         rows = prefix_rows(config, len(config.views), config.max_prompt_tokens)
         scratch = 4 * rows * config.prefix.mlp * dtype.itemsize
         denoise = self.files.get('denoise')
