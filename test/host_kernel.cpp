@@ -1,5 +1,9 @@
 // A CUDA kernel as C++: the words of CUDA that it uses, and its grid as loops. KERNEL_FILE is the
-// .cu file. Nothing runs side by side here, so it proves arithmetic and addresses, not races.
+// .cu file, KERNELS is HOST_LAUNCH(name) of each of its kernels. Nothing runs side by side here, so it
+// proves arithmetic and addresses, not races.
+#include <cstddef>
+#include <utility>
+
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -25,16 +29,23 @@ void for_each_thread(const unsigned* grid, const unsigned* block, Body body) {
           for (threadIdx.y = 0; threadIdx.y < blockDim.y; ++threadIdx.y)
             for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) body();
 }
-}  // namespace
 
 // Arguments as the driver takes them: the address of each.
-#define HOST_LAUNCH(name, Word)                                                                 \
-  extern "C" void host_##name(const unsigned* grid, const unsigned* block, void** a) {          \
-    for_each_thread(grid, block, [&] {                                                          \
-      name(*static_cast<Views*>(a[0]), *static_cast<Target*>(a[1]), *static_cast<Word**>(a[2]), \
-           *static_cast<Word**>(a[3]));                                                         \
-    });                                                                                         \
+template <typename... A, std::size_t... I>
+void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** a,
+            std::index_sequence<I...>) {
+  for_each_thread(grid, block, [&] { kernel(*static_cast<A*>(a[I])...); });
+}
+
+template <typename... A>
+void launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, void** a) {
+  launch(kernel, grid, block, a, std::index_sequence_for<A...>());
+}
+}  // namespace
+
+#define HOST_LAUNCH(name)                                                              \
+  extern "C" void host_##name(const unsigned* grid, const unsigned* block, void** a) { \
+    launch(name, grid, block, a);                                                      \
   }
 
-HOST_LAUNCH(write_images_16, unsigned short)
-HOST_LAUNCH(write_images_32, unsigned int)
+KERNELS

@@ -19,7 +19,8 @@ from vla_trt_ros.policies.pi05.engines import Engines
 from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
 from vla_trt_ros.policies.pi05.inputs import write_prompt
 from vla_trt_ros.policies.pi05.runner import Ran
-from vla_trt_ros.preprocess.cuda.images import ImageSpec, Launcher
+from vla_trt_ros.preprocess.cuda.frames import Launcher
+from vla_trt_ros.preprocess.cuda.images import ImageSpec
 from vla_trt_ros.preprocess.tokenize import Prompt
 
 _MEMORY_EVERY = 1.0  # seconds: asking takes longer than a tick may wait
