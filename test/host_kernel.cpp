@@ -1,6 +1,7 @@
 // A CUDA kernel as C++: the words of CUDA that it uses, and its grid as loops. KERNEL_FILE is the
 // .cu file, KERNELS is HOST_LAUNCH(name) of each of its kernels. Nothing runs side by side here, so it
 // proves arithmetic and addresses, not races.
+#include <cmath>
 #include <cstddef>
 #include <utility>
 
@@ -13,6 +14,10 @@ struct Dim3 {
   unsigned x, y, z;
 };
 Dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+[[maybe_unused]] double __dmul_rn(double a, double b) { return a * b; }
+[[maybe_unused]] double __dadd_rn(double a, double b) { return a + b; }
+[[maybe_unused]] int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
 }  // namespace
 
 #include KERNEL_FILE

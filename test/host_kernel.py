@@ -1,4 +1,4 @@
-"""Our .cu files on a processor: C++, compiled once a session, launched as gpu.kernels.Kernel is."""
+"""Our .cu files on a processor: C++, compiled once a session, launched as gpu.kernels.Kernel."""
 
 import ctypes
 import functools
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vla_trt_ros.preprocess.cuda.images import SOURCE
+from vla_trt_ros.preprocess.cuda import images, squares
 
 
 @functools.cache
@@ -21,7 +21,14 @@ def library(source, names):
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / 'kernels.so'
         options = ['-std=c++17', '-O2', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas']
-        options += ['-shared', '-fPIC', f'-DKERNEL_FILE="{source}"', '-x', 'c++']
+        options += [
+            '-ffp-contract=off',
+            '-shared',
+            '-fPIC',
+            f'-DKERNEL_FILE="{source}"',
+            '-x',
+            'c++',
+        ]
         options += ['-DKERNELS=' + ' '.join(f'HOST_LAUNCH({name})' for name in names)]
         file = Path(__file__).with_name('host_kernel.cpp')
         subprocess.run([compiler, *options, file, '-o', made], check=True)
@@ -47,4 +54,15 @@ class HostKernel(Host):
     """images.cu for an input of ``bits`` a number."""
 
     def __init__(self, bits):
-        super().__init__(SOURCE, f'write_images_{bits}', ('write_images_16', 'write_images_32'))
+        super().__init__(
+            images.SOURCE, f'write_images_{bits}', ('write_images_16', 'write_images_32')
+        )
+
+
+class HostSquares(Host):
+    """squares.cu for an input of ``bits`` a number."""
+
+    def __init__(self, bits=32):
+        super().__init__(
+            squares.SOURCE, f'write_square_{bits}', ('write_square_16', 'write_square_32')
+        )
