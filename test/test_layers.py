@@ -53,7 +53,7 @@ ROOMS = {
     'rclpy': ('nodes/',),
     'sensor_msgs': ('nodes/',),
     'vision_msgs': ('nodes/',),
-    'torch': ('export/', 'cli/export.py', 'policies/pi05/cuda/'),
+    'torch': ('export/', 'cli/export.py', 'policies/pi05/cuda/', 'backends/torch_gpu.py'),
     'triton': ('policies/pi05/cuda/',),
     'tensorrt': ('backends/trt_module.py',),
     'tensorrt_bindings': ('backends/trt_module.py',),
