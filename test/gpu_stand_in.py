@@ -30,6 +30,7 @@ class Cuda:
     cudaStreamNonBlocking = 1
     cudaHostAllocDefault = 0
     cudaHostAllocMapped = 2
+    cudaEventBlockingSync = 1
     cudaEventDisableTiming = 2
     cudaEventRecordExternal = 1
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -48,6 +49,7 @@ class Cuda:
         self.free = 40 << 30
         self.log = []
         self.capture = None
+        self.priorities = {}
         self._handles = itertools.count(100)
         self._memory = {}
         self._pinned = set()
@@ -76,8 +78,13 @@ class Cuda:
         number = int(self.target.removeprefix('sm_'))
         return OK, number // 10 if which == 'major' else number % 10
 
-    def cudaStreamCreateWithFlags(self, flags):
-        return OK, next(self._handles)
+    def cudaDeviceGetStreamPriorityRange(self):
+        return OK, 0, -5
+
+    def cudaStreamCreateWithPriority(self, flags, priority):
+        handle = next(self._handles)
+        self.priorities[handle] = priority
+        return OK, handle
 
     def cudaStreamDestroy(self, handle):
         return (OK,)
@@ -98,6 +105,10 @@ class Cuda:
 
     def cudaMemset(self, address, value, count):
         ctypes.memset(address, value, count)
+        return (OK,)
+
+    def cudaMemsetAsync(self, address, value, count, stream):
+        self.queue('clear', lambda: ctypes.memset(address, value, count))
         return (OK,)
 
     def cudaHostAlloc(self, count, flags):
@@ -126,11 +137,8 @@ class Cuda:
     def cudaMemGetInfo(self):
         return OK, self.free, 80 << 30
 
-    def cudaEventCreate(self):
-        return OK, next(self._handles)
-
     def cudaEventCreateWithFlags(self, flags):
-        return self.cudaEventCreate()
+        return OK, next(self._handles)
 
     def cudaEventRecord(self, event, stream):
         return (OK,)

@@ -137,13 +137,20 @@ def synchronize(doing: str) -> None:
 
 
 class Stream:
-    """A stream that does not wait for the default one. ``handle`` is its cudaStream_t."""
+    """A stream that does not wait for the default one. ``handle`` is its cudaStream_t.
 
-    def __init__(self) -> None:
+    Blocks of an ``urgent`` one start before those that wait on others; what runs is not stopped. A
+    captured graph keeps the urgency of the stream that it was captured on.
+    """
+
+    def __init__(self, *, urgent: bool = False) -> None:
         cudart = runtime()
-        made = check(
-            cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking), 'making a stream'
-        )
+        flags, priority = cudart.cudaStreamNonBlocking, 0  # the least there is
+        if urgent:
+            _, priority = check(
+                cudart.cudaDeviceGetStreamPriorityRange(), 'asking for the priorities of streams'
+            )
+        made = check(cudart.cudaStreamCreateWithPriority(flags, priority), 'making a stream')
         self.handle = int(made)
         self._finalizer = weakref.finalize(self, cudart.cudaStreamDestroy, self.handle)
 
@@ -157,16 +164,15 @@ class Stream:
 
 
 class Event:
-    """A point in a stream, for times; with ``timing`` off it only orders, and costs less."""
+    """A point in a stream, for times; with ``timing`` off it only orders, and costs less. With
+    ``asleep`` whoever waits for it leaves the processor to others, and hears of it later.
+    """
 
-    def __init__(self, *, timing: bool = True) -> None:
+    def __init__(self, *, timing: bool = True, asleep: bool = False) -> None:
         cudart = runtime()
-        made = (
-            cudart.cudaEventCreate()
-            if timing
-            else cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming)
-        )
-        self._event = check(made, 'making an event')
+        flags = 0 if timing else cudart.cudaEventDisableTiming
+        flags |= cudart.cudaEventBlockingSync if asleep else 0
+        self._event = check(cudart.cudaEventCreateWithFlags(flags), 'making an event')
         self._finalizer = weakref.finalize(self, cudart.cudaEventDestroy, self._event)
 
     def record(self, stream: int) -> None:
@@ -268,6 +274,11 @@ def download(array: NDArray[Any], address: int, stream: int) -> None:
         cudart.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, stream),
         'copying from the GPU',
     )
+
+
+def clear(address: int, nbytes: int, stream: int) -> None:
+    """Queue zeros."""
+    check(runtime().cudaMemsetAsync(address, 0, nbytes, stream), 'clearing GPU memory')
 
 
 class Graph:

@@ -46,7 +46,7 @@ class GpuRunner:
         size = engines.pixels.shape[2]
         self.transport = 'mapped' if is_integrated() else 'pinned'
         self._engines = engines
-        self._stream = Stream()
+        self._stream = Stream(urgent=True)  # before what others do on this GPU beside it
         self._begin, self._written = Event(), Event()
         self._images = GpuImageInput(
             views,
