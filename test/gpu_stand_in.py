@@ -21,6 +21,10 @@ class Failure(Status):
     name = 'cudaErrorMemoryAllocation'
 
 
+class Lost(Status):
+    name = 'cudaErrorIllegalAddress'
+
+
 OK = Status(0)
 
 
@@ -46,6 +50,7 @@ class Cuda:
         self.target = target
         self.integrated = integrated
         self.fail = ''
+        self.failure = Failure(2)
         self.free = 40 << 30
         self.log = []
         self.capture = None
@@ -96,7 +101,7 @@ class Cuda:
 
     def cudaMalloc(self, count):
         if self.fail == 'cudaMalloc':
-            return Failure(2), None
+            return self.failure, None
         return OK, self._allocate(count)
 
     def cudaFree(self, address):
@@ -203,8 +208,15 @@ class LazyCuda(Cuda):
         return super()._allocate(count)
 
     def put(self, stream, action):
-        """Queue ``action`` on ``stream``."""
-        self._queues.setdefault(stream, []).append(action)
+        """Queue ``action`` on ``stream``, or keep it for a graph."""
+        if self.capture is not None:
+            self.capture.append(action)
+        else:
+            self._queues.setdefault(stream, []).append(action)
+
+    def waiting(self, stream):
+        """How many actions a stream holds."""
+        return len(self._queues.get(stream, []))
 
     def run(self, stream, upto=None):
         """Run a stream's queue, or its first ``upto`` entries."""
@@ -216,6 +228,16 @@ class LazyCuda(Cuda):
     def cudaMemcpyAsync(self, to, source, count, kind, stream):
         self.log.append('upload' if kind == 1 else 'download')
         self.put(stream, lambda: ctypes.memmove(to, source, count))
+        return (OK,)
+
+    def cudaMemsetAsync(self, address, value, count, stream):
+        self.put(stream, lambda: ctypes.memset(address, value, count))
+        return (OK,)
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.log.append('graph')
+        for action in graph:
+            self.put(stream, action)
         return (OK,)
 
     def cudaStreamSynchronize(self, stream):
@@ -242,6 +264,9 @@ class LazyCuda(Cuda):
             self.run(mark.stream, 1)
 
     def cudaEventSynchronize(self, event):
+        self.log.append('wait')
+        if self.fail == 'cudaEventSynchronize':
+            return (self.failure,)
         self._reach(self._events[event])
         return (OK,)
 

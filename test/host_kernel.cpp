@@ -17,6 +17,7 @@ Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 [[maybe_unused]] double __dmul_rn(double a, double b) { return a * b; }
 [[maybe_unused]] double __dadd_rn(double a, double b) { return a + b; }
+[[maybe_unused]] int atomicAdd(int* to, int value) { return (*to += value) - value; }
 [[maybe_unused]] int __float2int_rn(float value) { return static_cast<int>(std::lrint(value)); }
 }  // namespace
 

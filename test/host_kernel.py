@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vla_trt_ros.perception import candidates
 from vla_trt_ros.preprocess.cuda import images, squares
 
 
@@ -59,6 +60,13 @@ class HostKernel(Host):
         )
 
 
+class HostCandidates(Host):
+    """candidates.cu."""
+
+    def __init__(self):
+        super().__init__(candidates.SOURCE, 'best_labels', ('best_labels',))
+
+
 class HostSquares(Host):
     """squares.cu for an input of ``bits`` a number."""
 
@@ -66,3 +74,15 @@ class HostSquares(Host):
         super().__init__(
             squares.SOURCE, f'write_square_{bits}', ('write_square_16', 'write_square_32')
         )
+
+
+class Queued:
+    """``kernel`` on a LazyCuda: it runs when its stream does, with the arguments of its launch."""
+
+    def __init__(self, gpu, kernel):
+        self._gpu, self._kernel = gpu, kernel
+
+    def launch(self, grid, block, arguments, stream):
+        kept = [type(a).from_buffer_copy(a) for a in arguments]
+        self._gpu.log.append('kernel')
+        self._gpu.put(stream, lambda: self._kernel.launch(grid, block, kept, stream))

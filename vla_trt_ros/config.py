@@ -111,6 +111,11 @@ class PlatformConfig:
         return any(self.stage(s).backend in GPU_BACKENDS for s in STAGES)
 
     @property
+    def perception_on_gpu(self) -> bool:
+        """Whether a GPU runs detectors and classifiers."""
+        return self.perception.backend in GPU_BACKENDS
+
+    @property
     def all_on_gpu(self) -> bool:
         """Whether stages follow each other on the GPU without the host between them."""
         return all(self.stage(s).backend in GPU_BACKENDS for s in STAGES)

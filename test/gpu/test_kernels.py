@@ -9,6 +9,7 @@ from gpu_stand_in import Cuda
 
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import kernels
+from vla_trt_ros.perception import candidates
 from vla_trt_ros.preprocess.cuda import squares
 from vla_trt_ros.preprocess.cuda.images import SOURCE
 
@@ -51,6 +52,12 @@ def test_squares_compile(target):
     code = kernels.cubin(squares.SOURCE, target)
     for name in (b'write_square_16', b'write_square_32'):
         assert name in code
+
+
+@needs_nvrtc
+@pytest.mark.parametrize('target', TARGETS)
+def test_candidates_compile(target):
+    assert b'best_labels' in kernels.cubin(candidates.SOURCE, target)
 
 
 @needs_nvrtc
