@@ -71,7 +71,10 @@ class InferenceThread:
         pace = Pace(self._pipeline.settings.max_rate, time.monotonic())
         while not self._stop.is_set():
             if self._pipeline.frames.wait_new(_WAIT) and not self._stop.is_set():
-                self._tick()
+                try:
+                    self._tick()
+                finally:
+                    self._pipeline.frames.ticked()
                 self._stop.wait(pace.after_tick(time.monotonic()))
             else:
                 self._become(self._pipeline.readiness(self._now_ns()))
