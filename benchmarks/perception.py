@@ -78,8 +78,8 @@ def main() -> int:
     }
     path = Path(args.json)
     kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    told = {name: record[name] for name in (*GOALS, 'uploads_per_frame')}
-    # The accuracy of the detector and the figures of a GPU are other commands' affair.
+    told = {name: record[name] for name in GOALS}
+    # The accuracy of the detector, and the figures of a GPU with its uploads, are other commands'.
     merged = {**kept, **told, 'beside_the_policy': record}
     path.write_text(json.dumps(merged, indent=1) + '\n', encoding='utf-8')
     print(f'wrote {path}')
