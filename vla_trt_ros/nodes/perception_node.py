@@ -63,8 +63,8 @@ PARAMS = (
     Param(
         'after_chunk',
         False,
-        "begin a look between two of the policy's ticks, not beside one; the policy feels it less, "
-        'detections come later by a tick',
+        "begin a look between two of the policy's ticks, not beside one; the policy feels it less,"
+        ' detections come later by a tick',
     ),
     Param('autostart', True, 'configure and activate at start, without a lifecycle manager'),
 )
