@@ -5,8 +5,10 @@ kernels are the real source on the processor, its engines functions of the test.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import gpu_bundles
 import numpy as np
 import perception_bundles as bundles
@@ -142,6 +144,36 @@ def test_the_scene_is_that_of_the_cpu(monkeypatch, gpu, folder, encoding, detect
         wanted = reference.look('base', frame)
         assert wanted.findings
         same(perception.look('base', camera.put(frame)), wanted)
+
+
+def test_our_own_networks_see_the_robot_s_pictures_alike(monkeypatch, gpu):
+    """The bundled networks on ONNX Runtime, fed once by OpenCV and once by the kernels."""
+    cpu = load_perception('sim', platform='cpu', score_threshold=0.4)
+    real = {
+        f'{stage} of {network.name}': network.engine
+        for stage, networks in (('detect', cpu.detectors), ('classify', cpu.classifiers))
+        for network in networks
+    }
+
+    def runs(engine):
+        def run(images):
+            (given,), (made,) = engine.inputs.values(), engine.outputs.values()
+            given[...] = images
+            engine.enqueue()
+            return made
+
+        return run
+
+    gpu_bundles.engines(monkeypatch, gpu, {word: runs(engine) for word, engine in real.items()})
+    perception = load_perception('sim', platform=GPU, score_threshold=0.4)
+    camera = CameraUpload('base', mapped=False)
+    crops = 0
+    for path in sorted((Path(__file__).parent / 'recorded').glob('*.jpg')):
+        frame = bundles.frame(np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]))
+        wanted = cpu.look('base', frame)
+        same(perception.look('base', camera.put(frame)), wanted)
+        crops += wanted.crops
+    assert crops >= 5
 
 
 def test_a_shared_frame_is_neither_read_by_the_host_nor_copied_again(monkeypatch, gpu, folder):
