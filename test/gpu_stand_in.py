@@ -83,6 +83,9 @@ class Cuda:
         number = int(self.target.removeprefix('sm_'))
         return OK, number // 10 if which == 'major' else number % 10
 
+    def cudaStreamCreateWithFlags(self, flags):
+        return OK, next(self._handles)
+
     def cudaDeviceGetStreamPriorityRange(self):
         return OK, 0, -5
 

@@ -139,19 +139,20 @@ def synchronize(doing: str) -> None:
 class Stream:
     """A stream that does not wait for the default one. ``handle`` is its cudaStream_t.
 
-    Blocks of an ``urgent`` one start before those that wait on others; what runs is not stopped. A
-    captured graph keeps the urgency of the stream that it was captured on.
+    Kernels of an ``urgent`` one, also those of graphs captured on it, go before those of others
+    that wait for the same multiprocessors.
     """
 
     def __init__(self, *, urgent: bool = False) -> None:
         cudart = runtime()
-        flags, priority = cudart.cudaStreamNonBlocking, 0  # the least there is
+        flags = cudart.cudaStreamNonBlocking
         if urgent:
-            _, priority = check(
-                cudart.cudaDeviceGetStreamPriorityRange(), 'asking for the priorities of streams'
-            )
-        made = check(cudart.cudaStreamCreateWithPriority(flags, priority), 'making a stream')
-        self.handle = int(made)
+            ranges = cudart.cudaDeviceGetStreamPriorityRange()
+            _, greatest = check(ranges, 'asking the GPU for its priorities')
+            made = cudart.cudaStreamCreateWithPriority(flags, greatest)
+        else:
+            made = cudart.cudaStreamCreateWithFlags(flags)
+        self.handle = int(check(made, 'making a stream'))
         self._finalizer = weakref.finalize(self, cudart.cudaStreamDestroy, self.handle)
 
     def wait(self) -> None:
