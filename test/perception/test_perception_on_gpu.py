@@ -14,6 +14,7 @@ torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[cuda-
 pytest.importorskip('onnx', reason="needs onnx: pip install '.[cuda-graph]'")
 
 import perception_bundles as bundles  # noqa: E402
+from bright_bundles import bright_classifier, dense_detector  # noqa: E402
 from camera_pictures import raw_frame  # noqa: E402
 from gpu_there import needs_gpu  # noqa: E402
 from test_candidates import CONFIG, output  # noqa: E402
@@ -129,6 +130,25 @@ def test_float32(wanted, precision):
     for frame, want in zip(frames(), wanted, strict=True):
         same(perception.look('base', frame), want)
     perception.close()
+
+
+def test_dense_head_and_a_classifier(tmp_path):
+    detector = str(dense_detector(tmp_path / 'dense'))
+    classifier = str(bright_classifier(tmp_path / 'shade', of_class=('cup',)))
+    perception = load_perception(detector, classifier, platform('fp32'), score_threshold=0.5)
+    reference = load_perception(detector, classifier, 'cpu', score_threshold=0.5)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:32, 32:48] = 255  # the place in row 1, column 2
+    image[48:64, 0:16] = 200
+    for picture in (image, image // 4):
+        found, wanted = (p.look('base', bundles.frame(picture)) for p in (perception, reference))
+        assert [(f.box.label, f.box.x, f.box.y) for f in found.findings] == [
+            (f.box.label, f.box.x, f.box.y) for f in wanted.findings
+        ]
+        assert [f.guesses[0].label for f in found.findings] == ['light'] * found.crops
+    assert reference.look('base', bundles.frame(image)).crops == 2
+    perception.close()
+    reference.close()
 
 
 @pytest.mark.parametrize(('places', 'sure'), [(8400, 40), (8400, 5000), (8400, 0)])
