@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -177,13 +177,16 @@ def report(record: dict[str, object], goals: dict[str, tuple[str, float]]) -> li
 
 @contextlib.contextmanager
 def node(
-    module: str, log: int | IO[bytes] = subprocess.DEVNULL, **parameters: object
+    module: str,
+    log: int | IO[bytes] = subprocess.DEVNULL,
+    arguments: Sequence[str] = (),
+    **parameters: object,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A node in a process of its own, which SIGINT ends; ``log`` takes what it says.
 
     One that does not end within 15 s is aborted, and ``log`` has where its threads were.
     """
-    words = [sys.executable, '-m', f'vla_trt_ros.nodes.{module}', '--ros-args']
+    words = [sys.executable, '-m', f'vla_trt_ros.nodes.{module}', *arguments, '--ros-args']
     for name, value in parameters.items():
         words += ['-p', f'{name}:={value}']
     environment = {**os.environ, 'PYTHONFAULTHANDLER': '1'}

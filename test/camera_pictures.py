@@ -1,10 +1,13 @@
 """Camera frames of every encoding, with inputs that can fail: ramps, noise, one bright corner."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from vla_trt_ros.camera.decode import to_rgb
-from vla_trt_ros.camera.encodings import ENCODINGS
+from vla_trt_ros.camera.encodings import ENCODINGS, raw_encoding
 from vla_trt_ros.datatypes import NS, CameraFrame
+from vla_trt_ros.gpu_frame import GpuFrame
 from vla_trt_ros.preprocess.cuda.filters import resize_levels
 from vla_trt_ros.preprocess.levels import level_words
 
@@ -32,6 +35,16 @@ def raw_frame(encoding, height, width, *, pad=0, offset=0, noise=False, stamp_ns
     data = memory[offset : offset + rows.size - pad]
     step = width * channels + pad
     return CameraFrame(stamp_ns, stamp_ns, 'camera', encoding, height, width, step, data)
+
+
+def in_place(frame):
+    """The GpuFrame of ``frame`` in host memory, where a kernel of the host reads it."""
+    layout = raw_encoding(frame.encoding).layout
+    lease = SimpleNamespace(
+        wait=lambda stream: None, read=lambda stream: None, keeps_alive=frame.data
+    )
+    address = frame.data.ctypes.data
+    return GpuFrame(address, frame.height, frame.width, frame.step, layout, lease, 1, 0)
 
 
 def planes(rgb, dtype='float32'):

@@ -22,6 +22,10 @@ class Failure(Status):
     name = 'cudaErrorMemoryAllocation'
 
 
+class Lost(Status):
+    name = 'cudaErrorIllegalAddress'
+
+
 OK = Status(0)
 
 
@@ -31,6 +35,7 @@ class Cuda:
     cudaStreamNonBlocking = 1
     cudaHostAllocDefault = 0
     cudaHostAllocMapped = 2
+    cudaEventBlockingSync = 1
     cudaEventDisableTiming = 2
     cudaEventRecordExternal = 1
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -46,6 +51,7 @@ class Cuda:
         self.target = target
         self.integrated = integrated
         self.fail = ''
+        self.failure = Failure(2)
         self.free = 40 << 30
         self.log = []
         self.capture = None
@@ -99,7 +105,7 @@ class Cuda:
 
     def cudaMalloc(self, count):
         if self.fail == 'cudaMalloc':
-            return Failure(2), None
+            return self.failure, None
         return OK, self._allocate(count)
 
     def cudaFree(self, address):
@@ -108,6 +114,10 @@ class Cuda:
 
     def cudaMemset(self, address, value, count):
         ctypes.memset(address, value, count)
+        return (OK,)
+
+    def cudaMemsetAsync(self, address, value, count, stream):
+        self.queue('clear', lambda: ctypes.memset(address, value, count))
         return (OK,)
 
     def cudaHostAlloc(self, count, flags):
@@ -136,11 +146,8 @@ class Cuda:
     def cudaMemGetInfo(self):
         return OK, self.free, 80 << 30
 
-    def cudaEventCreate(self):
-        return OK, next(self._handles)
-
     def cudaEventCreateWithFlags(self, flags):
-        return self.cudaEventCreate()
+        return OK, next(self._handles)
 
     def cudaEventRecord(self, event, stream):
         return (OK,)
@@ -205,8 +212,15 @@ class LazyCuda(Cuda):
         return super()._allocate(count)
 
     def put(self, stream, action):
-        """Queue ``action`` on ``stream``."""
-        self._queues.setdefault(stream, []).append(action)
+        """Queue ``action`` on ``stream``, or keep it for a graph."""
+        if self.capture is not None:
+            self.capture.append(action)
+        else:
+            self._queues.setdefault(stream, []).append(action)
+
+    def waiting(self, stream):
+        """How many actions a stream holds."""
+        return len(self._queues.get(stream, []))
 
     def run(self, stream, upto=None):
         """Run a stream's queue, or its first ``upto`` entries."""
@@ -218,6 +232,16 @@ class LazyCuda(Cuda):
     def cudaMemcpyAsync(self, to, source, count, kind, stream):
         self.log.append('upload' if kind == 1 else 'download')
         self.put(stream, lambda: ctypes.memmove(to, source, count))
+        return (OK,)
+
+    def cudaMemsetAsync(self, address, value, count, stream):
+        self.put(stream, lambda: ctypes.memset(address, value, count))
+        return (OK,)
+
+    def cudaGraphLaunch(self, graph, stream):
+        self.log.append('graph')
+        for action in graph:
+            self.put(stream, action)
         return (OK,)
 
     def cudaStreamSynchronize(self, stream):
@@ -244,6 +268,9 @@ class LazyCuda(Cuda):
             self.run(mark.stream, 1)
 
     def cudaEventSynchronize(self, event):
+        self.log.append('wait')
+        if self.fail == 'cudaEventSynchronize':
+            return (self.failure,)
         self._reach(self._events[event])
         return (OK,)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vla_trt_ros.bundle import EngineEntry, open_bundle
+from vla_trt_ros.bundle import EngineEntry, SourceEntry, open_bundle
 from vla_trt_ros.config import load_platform
 from vla_trt_ros.datatypes import CameraFrame, TensorSpec
 from vla_trt_ros.export.bundle_writer import BundleWriter
@@ -15,6 +15,7 @@ def write(out, config, output, images=None):
     family = 'classifier' if hasattr(config, 'of_class') else 'detector'
     stage = {'classifier': 'classify', 'detector': 'detect'}[family]
     images = images or TensorSpec('images', config.images.shape, 'float32')
+    source = SourceEntry(stage, 'fp32', f'{stage}.onnx', (images,), (output,))
     entry = EngineEntry(stage, 'onnxruntime', 'fp32', f'{stage}.onnx', (images,), (output,))
     with BundleWriter(out) as writer:
         (writer.folder / f'{stage}.onnx').write_text('a graph')
@@ -25,6 +26,7 @@ def write(out, config, output, images=None):
             config=config,
             model_card='README.md',
             engines=[entry],
+            sources=[source],
             created_by='a test',
             notes={},
         )

@@ -64,6 +64,7 @@ DETECTING = [
     ('detectors', '', 'vla_node', 'detectors', ''),
     ('classifiers', '', 'vla_node', 'classifiers', ''),
     ('detector_rates', 'base=2,wrist=/3', 'vla_node', 'rates', 'base=2,wrist=/3'),
+    ('detectors_after_chunk', 'true', 'vla_node', 'after_chunk', True),
     ('num_steps', '3', 'vla_node', 'num_steps', 3),
     ('hold_on_labels', 'person', 'command_node', 'hold_on_labels', 'person'),
     ('slow_on_labels', 'cup,dog', 'command_node', 'slow_on_labels', 'cup,dog'),

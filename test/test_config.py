@@ -65,6 +65,22 @@ def test_precision_that_the_gpu_lacks():
         replace(load_platform('orin'), prefix=StageChoice('tensorrt', 'fp8'))
 
 
+@pytest.mark.parametrize(
+    ('stage', 'backend', 'message'),
+    [
+        ('perception', 'cuda_graph', 'perception: backend cuda_graph runs a policy alone'),
+        (
+            'prefix',
+            'onnx_graph',
+            'prefix: backend onnx_graph runs detectors and clas',
+        ),
+    ],
+)
+def test_backends_that_run_one_family_alone(stage, backend, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(load_platform('h200'), **{stage: StageChoice(backend, 'fp32')})
+
+
 def test_gpu_backend_on_cpu():
     with pytest.raises(ConfigError, match='vision: backend tensorrt needs a GPU'):
         replace(load_platform('cpu'), vision=StageChoice('tensorrt', 'fp32'))

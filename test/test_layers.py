@@ -48,12 +48,13 @@ FLOORS = {
     'cli': 12,
     'export': 9,
 }
+TORCH_BACKENDS = ('backends/torch_gpu.py', 'backends/onnx_graph/')
 # Where a library may be imported, wherever in the file the import stands.
 ROOMS = {
     'rclpy': ('nodes/',),
     'sensor_msgs': ('nodes/',),
     'vision_msgs': ('nodes/',),
-    'torch': ('export/', 'cli/export.py', 'policies/pi05/cuda/'),
+    'torch': ('export/', 'cli/export.py', 'policies/pi05/cuda/', *TORCH_BACKENDS),
     'triton': ('policies/pi05/cuda/',),
     'tensorrt': ('backends/trt_module.py',),
     'tensorrt_bindings': ('backends/trt_module.py',),
@@ -61,7 +62,7 @@ ROOMS = {
     'tensorrt_rtx_bindings': ('backends/trt_module.py',),
     'cuda': ('gpu/',),
     'onnxruntime': ('backends/onnxruntime.py', 'export/'),
-    'onnx': ('export/',),
+    'onnx': ('export/', 'backends/onnx_graph/'),
     'cv2': ('camera/', 'preprocess/', 'export/perception/'),
     'sentencepiece': ('preprocess/', 'export/'),
     'mujoco': ('sim/',),

@@ -88,6 +88,12 @@ ARGUMENTS = (
         'all=5',
         'looks per second of each camera: all=5, or base=5,wrist=/3 for each third frame',
     ),
+    Argument(
+        'detectors_after_chunk',
+        'false',
+        "true: look between two of the policy's ticks, not beside one",
+        TRUE_FALSE,
+    ),
     Argument('hold_on_labels', '', 'labels of detections at which the arm holds, such as person'),
     Argument('slow_on_labels', '', 'labels of detections at which the arm is slow'),
     Argument(
@@ -231,6 +237,7 @@ def _with_perception(policy: Process, value: Mapping[str, str]) -> Process:
         'detectors': value['detectors'],
         'classifiers': value['classifiers'],
         'rates': value['detector_rates'],
+        'after_chunk': value['detectors_after_chunk'] == 'true',
     }
     nodes = ('policy', 'perception')
     return Process('vla_node', policy.name, parameters, arguments=nodes, composed=True)

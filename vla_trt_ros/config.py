@@ -22,8 +22,10 @@ PERCEPTION_STAGES = ('detect', 'classify')
 NUM_STEPS = (1, 2, 3, 5, 10)
 """Step counts that a bundle may carry: those of the published Pi0.5 latency tables."""
 
-Backend = Literal['onnxruntime', 'tensorrt', 'cuda_graph', 'null']
-GPU_BACKENDS = ('tensorrt', 'cuda_graph')
+Backend = Literal['onnxruntime', 'tensorrt', 'cuda_graph', 'onnx_graph', 'null']
+GPU_BACKENDS = ('tensorrt', 'cuda_graph', 'onnx_graph')
+_BACKENDS_OF_ONE = {'cuda_graph': 'a policy', 'onnx_graph': 'detectors and classifiers'}
+"""Backends that do not run every stage, and whose stages they run."""
 Precision = Literal['fp32', 'fp16', 'bf16', 'fp8', 'int8', 'int4', 'nvfp4']
 
 # What a processor can compute; `vla-trt build` and the platform check read the same rows.
@@ -85,6 +87,11 @@ class PlatformConfig:
                 raise ConfigError(
                     f'{stage}: {choice.precision} does not run on {self.target}; choose of {able}.'
                 )
+            runs = _BACKENDS_OF_ONE.get(choice.backend, '')
+            if runs and (runs == 'a policy') == (stage == 'perception'):
+                raise ConfigError(
+                    f'{stage}: backend {choice.backend} runs {runs} alone; choose another.'
+                )
             if self.target == 'cpu' and choice.backend in GPU_BACKENDS:
                 raise ConfigError(
                     f'{stage}: backend {choice.backend} needs a GPU: on cpu use onnxruntime.'
@@ -102,6 +109,11 @@ class PlatformConfig:
     def on_gpu(self) -> bool:
         """Whether a GPU runs any stage."""
         return any(self.stage(s).backend in GPU_BACKENDS for s in STAGES)
+
+    @property
+    def perception_on_gpu(self) -> bool:
+        """Whether a GPU runs detectors and classifiers."""
+        return self.perception.backend in GPU_BACKENDS
 
     @property
     def all_on_gpu(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class PixelFamily(enum.IntEnum):
-    """How the bytes of an encoding are arranged; the numbers are images.cu's."""
+    """How the bytes of an encoding are arranged; the numbers are pixels.cu's."""
 
     INTERLEAVED = 0
     YUV422 = 1

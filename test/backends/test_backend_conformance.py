@@ -71,6 +71,9 @@ def case(request, sources, monkeypatch):
         monkeypatch.setitem(BACKENDS, backend, 'vla_trt_ros.policies.pi05.cuda.engine:on_cpu')
         # A policy's engines share what they load; here each has its own.
         return backend, replace(sources[stage], shared={})
+    if backend == 'onnx_graph':  # no policy runs on it, but what a policy's graphs need it has
+        pytest.importorskip('torch', reason="needs PyTorch: pip install '.[export]'")
+        monkeypatch.setitem(BACKENDS, backend, 'vla_trt_ros.backends.onnx_graph.engine:on_cpu')
     return backend, sources[stage]
 
 

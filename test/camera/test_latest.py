@@ -170,3 +170,21 @@ def test_beside_does_not_use_a_frame_up():
     both(latest, T0, T0)
     latest.beside('base')
     assert latest.wait_new(0.0)
+
+
+def test_between_ticks():
+    latest = two_cameras()
+    assert latest.wait_between(0.0)
+    latest.take()
+    assert not latest.wait_between(0.01)
+    waited = []
+    thread = threading.Thread(target=lambda: waited.append(latest.wait_between(5.0)))
+    thread.start()
+    while not latest._changed._waiters:
+        time.sleep(0.001)
+    latest.ticked()
+    latest.take()  # the next one began before anybody woke
+    thread.join()
+    assert waited == [True]
+    latest.ticked()
+    assert latest.wait_between(0.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from camera_pictures import expected, picture, raw_frame
 from gpu_stand_in import LazyCuda
-from host_kernel import HostKernel
+from host_kernel import HostKernel, Queued
 
 from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.camera.encodings import ENCODINGS
@@ -28,17 +28,8 @@ def gpu(monkeypatch):
     return made
 
 
-class QueuedKernel(HostKernel):
-    """Runs when its stream does, with the arguments that it was launched with."""
-
-    def __init__(self, gpu, bits=32):
-        super().__init__(bits)
-        self._gpu = gpu
-
-    def launch(self, grid, block, arguments, stream):
-        kept = [type(a).from_buffer_copy(a) for a in arguments]
-        run = super().launch
-        self._gpu.put(stream, lambda: run(grid, block, kept, stream))
+def queued(gpu):
+    return Queued(gpu, HostKernel(32))
 
 
 def bits(frame):
@@ -54,7 +45,7 @@ def compressed(kind):
 @pytest.mark.parametrize('mapped', [False, True])
 def test_every_encoding_from_message_to_input(gpu, mapped):
     camera = CameraUpload('base', mapped=mapped)
-    writer = ImageWriter(ImageSpec(1, 56, 56), QueuedKernel(gpu))
+    writer = ImageWriter(ImageSpec(1, 56, 56), queued(gpu))
     out = np.zeros((1, 3, 56, 56), np.float32)
     frames = [raw_frame(encoding, 48, 64, pad=6, noise=True) for encoding in ENCODINGS]
     frames += [compressed('jpeg'), compressed('png'), raw_frame('rgb8', 90, 200)]
@@ -70,7 +61,7 @@ def test_every_encoding_from_message_to_input(gpu, mapped):
 
 def test_a_frame_is_read_although_the_camera_goes_on(gpu):
     camera = CameraUpload('base', mapped=False)
-    kernel = QueuedKernel(gpu)
+    kernel = queued(gpu)
     writer = ImageWriter(ImageSpec(1, 56, 56), kernel)
     outs = [np.zeros((1, 3, 56, 56), np.float32) for _ in range(12)]
     wanted = []
@@ -86,7 +77,7 @@ def test_a_frame_is_read_although_the_camera_goes_on(gpu):
 
 def test_one_upload_a_frame_and_none_after(gpu):
     camera = CameraUpload('base', mapped=False)
-    writer = ImageWriter(ImageSpec(1, 56, 56), QueuedKernel(gpu))
+    writer = ImageWriter(ImageSpec(1, 56, 56), queued(gpu))
     writer.prepare(48, 64)
     out = np.zeros((1, 3, 56, 56), np.float32)
     before = cuda.traffic.uploads, cuda.traffic.upload_bytes
@@ -108,7 +99,7 @@ def test_a_larger_picture_gets_more_memory_and_held_ones_keep_theirs(gpu):
     camera.put(raw_frame('rgb8', 10, 12))
     assert gpu.allocations == allocated
     out = np.zeros((1, 3, 56, 56), np.float32)
-    writer = ImageWriter(ImageSpec(1, 56, 56), QueuedKernel(gpu))
+    writer = ImageWriter(ImageSpec(1, 56, 56), queued(gpu))
     writer.write([held.gpu], out.ctypes.data, STREAM)
     gpu.run(STREAM)
     np.testing.assert_array_equal(out[0], bits(small))

@@ -10,6 +10,8 @@ from gpu_stand_in import Cuda
 
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import kernels
+from vla_trt_ros.perception import candidates
+from vla_trt_ros.preprocess.cuda import squares
 from vla_trt_ros.preprocess.cuda.images import SOURCE
 
 TARGETS = ('sm_86', 'sm_87', 'sm_89', 'sm_90', 'sm_110', 'sm_120')
@@ -43,6 +45,20 @@ def test_images_compile(target):
     assert code[:4] == b'\x7fELF'
     for name in (b'write_images_16', b'write_images_32'):
         assert name in code
+
+
+@needs_nvrtc
+@pytest.mark.parametrize('target', TARGETS)
+def test_squares_compile(target):
+    code = kernels.cubin(squares.SOURCE, target)
+    for name in (b'write_square_16', b'write_square_32'):
+        assert name in code
+
+
+@needs_nvrtc
+@pytest.mark.parametrize('target', TARGETS)
+def test_candidates_compile(target):
+    assert b'best_labels' in kernels.cubin(candidates.SOURCE, target)
 
 
 @needs_nvrtc

@@ -109,3 +109,11 @@ def test_rate_is_limited():
         time.sleep(0.002)
     made.thread.stop()
     assert 15 <= len(made.results) <= 22
+
+
+@pytest.mark.parametrize('fault', [None, RuntimeError('engine went away')])
+def test_between_two_ticks_others_may_look(world, fault):
+    world.policy.fault = fault
+    world.feed()
+    world.until(lambda: world.results or world.thread.failures)
+    assert world.pipeline.frames.wait_between(1.0)

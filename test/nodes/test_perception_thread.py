@@ -37,7 +37,7 @@ class Looker:
 class Eye:
     """A thread under test, with its slots and what came out of it."""
 
-    def __init__(self, **turns):
+    def __init__(self, after_chunk=False, **turns):
         cameras = {view: CameraConfig(f'{view}/image_raw', max_age_ms=200) for view in turns}
         self.frames = LatestFrames(cameras, max_skew_ms=1e9)
         self.slots = self.frames
@@ -52,6 +52,7 @@ class Eye:
             time.time_ns,
             lambda scene, frame, begin_ns: self.scenes.append((scene, frame, begin_ns)),
             lambda view, text: self.faults.append((view, text)),
+            after_chunk=after_chunk,
         )
 
     def __enter__(self):
@@ -107,6 +108,28 @@ def test_a_slow_look_costs_turns_of_its_own_camera_and_no_more():
     assert seen.count('wrist') >= 3
     assert seen.count('base') >= 4
     assert eye.thread.counters['base']['skipped'] > 5
+
+
+def test_after_chunk_a_look_begins_when_the_tick_is_over():
+    with Eye(after_chunk=True, base=Turn(hz=200.0)) as eye:
+        eye.show()
+        eye.until(lambda: eye.scenes, 'a scene without a policy')
+        eye.frames.take()  # a tick is under way, and takes the next frame
+        stamp = eye.show()
+        eye.frames.take()
+        time.sleep(0.05)
+        assert len(eye.scenes) == 1
+        eye.frames.ticked()
+        eye.until(lambda: len(eye.scenes) == 2, 'a scene')
+    assert eye.scenes[-1][0].stamp_ns == stamp
+
+
+def test_after_chunk_a_tick_that_hangs_is_looked_beside():
+    with Eye(after_chunk=True, base=Turn(hz=200.0)) as eye:
+        eye.frames.take()
+        stamp = eye.show()
+        eye.until(lambda: eye.scenes, 'a scene')
+    assert eye.scenes[0][0].stamp_ns == stamp
 
 
 def test_old_frames_are_counted_and_not_looked_at():

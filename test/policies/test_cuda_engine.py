@@ -14,11 +14,12 @@ pytest.importorskip('ml_dtypes', reason="needs ml_dtypes: pip install '.[export]
 from fast_bundles import TINY, actions, make_bundle, observation  # noqa: E402
 
 from vla_trt_ros.backends.registry import BACKENDS  # noqa: E402
+from vla_trt_ros.backends.torch_gpu import explained  # noqa: E402
 from vla_trt_ros.config import PlatformConfig, StageChoice  # noqa: E402
 from vla_trt_ros.errors import BackendError, BundleError, ConfigError, DeviceLost  # noqa: E402
 from vla_trt_ros.export.pi05.fast import add_fast, fast_engines  # noqa: E402
 from vla_trt_ros.gpu import cuda  # noqa: E402
-from vla_trt_ros.policies.pi05.cuda.network import Network, _target, explained  # noqa: E402
+from vla_trt_ros.policies.pi05.cuda.network import Network, _target  # noqa: E402
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
 
 FAST, ONNX = StageChoice('cuda_graph', 'fp32'), StageChoice('onnxruntime', 'fp32')

@@ -269,7 +269,7 @@ LOSE = """
 import torch
 from vla_trt_ros.errors import BackendError, DeviceLost
 from vla_trt_ros.gpu import cuda
-from vla_trt_ros.policies.pi05.cuda.network import explained
+from vla_trt_ros.backends.torch_gpu import explained
 for _ in range(3):
     try:
         with explained('denoise'):

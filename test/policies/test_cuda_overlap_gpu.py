@@ -127,8 +127,9 @@ def test_steps_go_first(tiny):
                 found = [
                     cuda.check(cudart.cudaStreamGetPriority(s.handle), 'asking') for s in both
                 ]
-                assert found == [least, greatest]
-                assert least > greatest
+                # Lower numbers go first; detectors beside them have the least.
+                assert found == [least - 1, least - 2]
+                assert least - 2 >= greatest
 
 
 def test_closing_with_a_chunk_in_the_making(tiny):

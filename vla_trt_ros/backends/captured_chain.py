@@ -7,14 +7,44 @@ milliseconds. Events between the stages are part of the graph, so that every lau
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
+from typing import Protocol
 
-from vla_trt_ros.backends.base import Array, DeviceEngine
+from vla_trt_ros.backends.base import Array
 from vla_trt_ros.errors import BackendError, NotCapturable
 from vla_trt_ros.gpu.cuda import Event, Graph, Stream, capturing, is_pinned
 from vla_trt_ros.gpu.mirror import Mirror
+
+
+class Link(Protocol):
+    """What a chain is made of: an engine on a GPU (base.DeviceEngine), or a kernel of ours."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """Page-locked host arrays of what it reads."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Page-locked host arrays of what it writes."""
+        ...
+
+    @property
+    def mirrors(self) -> Mapping[str, Mirror]:
+        """GPU memory of both."""
+        ...
+
+    def enqueue(self, *, stream: int) -> None:
+        """Queue one run on ``stream``."""
+        ...
+
 
 Copies = dict[str, tuple[Mirror, Array]]
 
@@ -25,16 +55,16 @@ class CapturedChain:
     """``engines`` in their order, run once and captured. The engines must outlive it.
 
     The caller writes the inputs of the engines and reads their outputs, as with the engines
-    themselves. Inputs named in ``on_gpu`` are not copied: the caller writes their mirrors on the
-    stream that it launches on. Where an engine cannot be captured, which is logged, every launch
-    queues the chain piece by piece instead.
+    themselves. Tensors named in ``on_gpu`` are not copied: the caller writes or reads their
+    mirrors on the stream that it launches on. Where an engine cannot be captured, which is logged,
+    every launch queues the chain piece by piece instead.
 
     BackendError if an engine fails, or a host array is not page-locked.
     """
 
     def __init__(
         self,
-        engines: Sequence[DeviceEngine],
+        engines: Sequence[Link],
         *,
         on_gpu: Collection[str] = (),
         stream: Stream | None = None,
@@ -46,8 +76,9 @@ class CapturedChain:
         self._own = Stream() if stream is None else None
         self._stream = stream or self._own
         self._launched_on = self.stream.handle
-        before, self._after = host_copies(engines)
+        before, after = host_copies(engines)
         self._before = {n: copy for n, copy in before.items() if n not in on_gpu}
+        self._after = {n: copy for n, copy in after.items() if n not in on_gpu}
         for name, (_, array) in (*self._before.items(), *self._after.items()):
             if not is_pinned(array):
                 raise BackendError(
@@ -140,7 +171,7 @@ class CapturedChain:
         self.close()
 
 
-def host_copies(engines: Sequence[DeviceEngine]) -> tuple[Copies, Copies]:
+def host_copies(engines: Sequence[Link]) -> tuple[Copies, Copies]:
     """What goes to the GPU before ``engines`` run, and what comes back after.
 
     In: inputs that no engine of the chain wrote before. Out: outputs that none of them reads.

@@ -11,9 +11,10 @@ BACKENDS = {
     'onnxruntime': 'vla_trt_ros.backends.onnxruntime:OnnxRuntimeEngine',
     'tensorrt': 'vla_trt_ros.backends.tensorrt:TensorRTEngine',
     'cuda_graph': 'vla_trt_ros.policies.pi05.cuda.engine:CudaGraphEngine',
+    'onnx_graph': 'vla_trt_ros.backends.onnx_graph.engine:OnnxGraphEngine',
     'null': 'vla_trt_ros.backends.null:NullEngine',
 }
-_EXTRAS = {'tensorrt': 'tensorrt', 'cuda_graph': 'cuda-graph'}
+_EXTRAS = {'tensorrt': 'tensorrt', 'cuda_graph': 'cuda-graph', 'onnx_graph': 'cuda-graph'}
 """Where the packages of a backend are listed in pyproject.toml."""
 
 

@@ -59,6 +59,7 @@ class LatestFrames:
         self._max_skew_ns = max_skew_ms * 1e6
         self._slots = {name: _Slot() for name in cameras}
         self._changed = threading.Condition()
+        self._ticking, self._ticks = False, 0
 
     def offer(self, camera: str, frame: CameraFrame) -> bool:
         """Put ``frame`` into its slot. False for a repeated or backward stamp, which is counted.
@@ -107,10 +108,28 @@ class LatestFrames:
     def take(self) -> dict[str, CameraFrame]:
         """Newest frame of each camera that has one, marked as used."""
         with self._changed:
+            self._ticking = True
             for slot in self._slots.values():
                 slot.used = slot.frame is not None
                 slot.taken = slot.frame
             return {name: s.frame for name, s in self._slots.items() if s.frame is not None}
+
+    def ticked(self) -> None:
+        """The tick that took frames is over: whoever looks beside it may have the processor."""
+        with self._changed:
+            self._ticking = False
+            self._ticks += 1
+            self._changed.notify_all()
+
+    def wait_between(self, timeout: float) -> bool:
+        """Wait until no tick is under way, or the one that is has ended, or ``timeout`` seconds
+        (False).
+        """
+        with self._changed:
+            ticks = self._ticks
+            return self._changed.wait_for(
+                lambda: not self._ticking or self._ticks != ticks, timeout
+            )
 
     def freshness(self, now_ns: int) -> Freshness:
         """Judge the slots at ``now_ns``: presence, faults, age, clock and skew, in this order."""

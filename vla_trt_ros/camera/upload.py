@@ -11,8 +11,9 @@ from vla_trt_ros.errors import BadImage
 from vla_trt_ros.gpu.ring import UploadRing
 from vla_trt_ros.gpu_frame import GpuFrame
 
-PLACES = 4
-"""The newest frame, one being read, one being written, and one for a second reader."""
+PLACES = 6
+"""The newest frame, one being read, one being written, one for a second reader, and two more for
+chunks that overlap."""
 
 
 class CameraUpload:

@@ -139,17 +139,18 @@ def synchronize(doing: str) -> None:
 class Stream:
     """A stream that does not wait for the default one. ``handle`` is its cudaStream_t.
 
-    Kernels of an ``urgent`` one, also those of graphs captured on it, go before those of others
-    that wait for the same multiprocessors.
+    Kernels of one with a higher ``urgency``, also those of graphs captured on it, go before those
+    of others that wait for the same multiprocessors.
     """
 
-    def __init__(self, *, urgent: bool = False) -> None:
+    def __init__(self, *, urgency: int = 0) -> None:
         cudart = runtime()
         flags = cudart.cudaStreamNonBlocking
-        if urgent:
+        if urgency:
             ranges = cudart.cudaDeviceGetStreamPriorityRange()
-            _, greatest = check(ranges, 'asking the GPU for its priorities')
-            made = cudart.cudaStreamCreateWithPriority(flags, greatest)
+            least, greatest = check(ranges, 'asking the GPU for its priorities')
+            priority = max(greatest, least - urgency)  # lower numbers go first
+            made = cudart.cudaStreamCreateWithPriority(flags, priority)
         else:
             made = cudart.cudaStreamCreateWithFlags(flags)
         self.handle = int(check(made, 'making a stream'))
@@ -165,16 +166,15 @@ class Stream:
 
 
 class Event:
-    """A point in a stream, for times; with ``timing`` off it only orders, and costs less."""
+    """A point in a stream, for times; with ``timing`` off it only orders, and costs less. With
+    ``asleep`` whoever waits for it leaves the processor to others, and hears of it later.
+    """
 
-    def __init__(self, *, timing: bool = True) -> None:
+    def __init__(self, *, timing: bool = True, asleep: bool = False) -> None:
         cudart = runtime()
-        made = (
-            cudart.cudaEventCreate()
-            if timing
-            else cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming)
-        )
-        self._event = check(made, 'making an event')
+        flags = 0 if timing else cudart.cudaEventDisableTiming
+        flags |= cudart.cudaEventBlockingSync if asleep else 0
+        self._event = check(cudart.cudaEventCreateWithFlags(flags), 'making an event')
         self._finalizer = weakref.finalize(self, cudart.cudaEventDestroy, self._event)
 
     def record(self, stream: int) -> None:
@@ -278,6 +278,11 @@ def download(array: NDArray[Any], address: int, stream: int) -> None:
         cudart.cudaMemcpyAsync(array.ctypes.data, address, array.nbytes, kind, stream),
         'copying from the GPU',
     )
+
+
+def clear(address: int, nbytes: int, stream: int) -> None:
+    """Queue zeros."""
+    check(runtime().cudaMemsetAsync(address, 0, nbytes, stream), 'clearing GPU memory')
 
 
 class Graph:

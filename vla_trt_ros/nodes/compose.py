@@ -39,6 +39,10 @@ def _perception_node(shared: SharedFrames | None) -> Node:
     return PerceptionNode(shared)
 
 
+SWITCH = 0.0005
+"""Seconds after which a thread hands Python over to another that wants it. By default 0.005: the
+policy, done on its engine, would wait that long for what a detector's thread makes of its boxes.
+"""
 NAMES = ('sim', 'command', 'policy', 'perception')
 
 
@@ -51,6 +55,8 @@ def compose(names: Sequence[str]) -> list[Node]:
         'policy': lambda: PolicyNode(shared),
         'perception': lambda: _perception_node(shared),
     }
+    if 'perception' in names:
+        sys.setswitchinterval(SWITCH)
     made: list[Node] = []
     try:
         for name in NAMES:

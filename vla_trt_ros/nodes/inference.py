@@ -120,6 +120,7 @@ class InferenceThread:
             self._become(ready, order)
         if begun is None:
             self._free.release()
+            self._pipeline.frames.ticked()
         elif self._places > 1:
             self._begun.put((order, begun))
         else:
@@ -133,8 +134,13 @@ class InferenceThread:
     def _deliver(self, begun: PendingTick, order: int) -> None:
         result = self._try(lambda: self._pipeline.finish(begun), order)
         self._free.release()
-        if result is None:
-            return
+        try:
+            if result is not None:
+                self._tell(result, order)
+        finally:
+            self._pipeline.frames.ticked()
+
+    def _tell(self, result: TickResult, order: int) -> None:
         self._times.append(time.monotonic())
         while self._times[0] < time.monotonic() - _RATE_WINDOW:
             self._times.popleft()

@@ -60,6 +60,12 @@ PARAMS = (
     ),
     Param('score_threshold', 0.0, "least score of a box; 0: the bundle's own", bounds=(0.0, 1.0)),
     Param('max_detections', 100, 'boxes of one picture at most, the best ones'),
+    Param(
+        'after_chunk',
+        False,
+        "begin a look between two of the policy's ticks, not beside one; the policy feels it less,"
+        ' detections come later by a tick',
+    ),
     Param('autostart', True, 'configure and activate at start, without a lifecycle manager'),
 )
 
@@ -115,6 +121,7 @@ class PerceptionNode(LifecycleNode):
             self._now_ns,
             self._publish_scene,
             self._on_fault,
+            after_chunk=p['after_chunk'],
         )
         self._connect(tuple(cameras))
         names = [*(d.name for d in self._perception.detectors)]

@@ -19,6 +19,7 @@ from vla_trt_ros.errors import BadInput
 from vla_trt_ros.perception.choice import Rota, Turn
 from vla_trt_ros.perception.scene import Perception, Scene
 
+_BETWEEN = 0.1  # seconds until a tick that does not end is looked beside
 _RETRY = 0.005  # seconds until a camera without a new frame is asked again
 NICE = 10
 """Added to the nice value of the thread, where the system lets a thread have its own."""
@@ -27,7 +28,8 @@ NICE = 10
 class PerceptionThread:
     """Looks while started; everything it is given is called in its own thread.
 
-    ``frames`` gives the slots to read, or None while there are none. ``budgets_ms`` is the
+    ``frames`` gives the slots to read, or None while there are none. With ``after_chunk`` a look
+    begins when no tick of the policy is under way. ``budgets_ms`` is the
     max_age_ms of each camera: older frames are not looked at. ``on_scene`` gets each scene, its
     frame and the time at which the look began; ``on_fault`` the camera of a look that failed, and
     why.
@@ -42,7 +44,10 @@ class PerceptionThread:
         now_ns: Callable[[], int],
         on_scene: Callable[[Scene, CameraFrame, int], None],
         on_fault: Callable[[str, str], None],
+        *,
+        after_chunk: bool = False,
     ) -> None:
+        self._wait = _BETWEEN if after_chunk else 0.0
         self._perception = perception
         self._frames = frames
         self._turns = dict(turns)
@@ -90,6 +95,8 @@ class PerceptionThread:
 
     def _new_frame(self, view: str) -> CameraFrame | None:
         frames = self._frames()
+        if frames is not None and self._wait:
+            frames.wait_between(self._wait)
         frame = frames.beside(view) if frames is not None else None
         if frames is None or frame is None:
             return None

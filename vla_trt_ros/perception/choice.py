@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from vla_trt_ros.config import PlatformConfig, share_dir
+from vla_trt_ros.config import PlatformConfig, load_platform, share_dir
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.perception.classifier import load_classifier
 from vla_trt_ros.perception.detector import load_detector
+from vla_trt_ros.perception.gpu_eyes import GpuEyes
+from vla_trt_ros.perception.picture import HostEyes
 from vla_trt_ros.perception.scene import Perception
 from vla_trt_ros.strict_yaml import load_yaml
 
@@ -77,12 +80,14 @@ def load_perception(
 ) -> Perception:
     """Load and warm up; words as for `bundles_of`. BundleError, BackendError, ConfigError."""
     of_detectors, of_classifiers = bundles_of(detectors, classifiers)
+    chosen = load_platform(platform) if isinstance(platform, str) else platform
+    eyes = partial(GpuEyes, most=max_detections) if chosen.perception_on_gpu else HostEyes
     with ExitStack() as undo:
         loaded = []
         for bundle in of_detectors:
             detector = load_detector(
                 bundle,
-                platform,
+                chosen,
                 score_threshold=score_threshold,
                 max_detections=max_detections,
             )
@@ -90,10 +95,10 @@ def load_perception(
             loaded.append(detector)
         following = []
         for bundle in of_classifiers:
-            classifier = load_classifier(bundle, platform)
+            classifier = load_classifier(bundle, chosen)
             undo.callback(classifier.close)
             following.append(classifier)
-        perception = Perception(loaded, following, max_detections=max_detections)
+        perception = Perception(loaded, following, max_detections=max_detections, eyes=eyes)
         undo.pop_all()
     return perception
 

@@ -30,7 +30,7 @@ class Classifier:
         self.config = read_config(bundle, ClassifierConfig)
         self.name = bundle.name
         self.sha256 = bundle.sha256
-        self._engine, self._images, self._output = open_engine(
+        self.engine, self._images, self._output = open_engine(
             bundle, 'classify', platform, threads
         )
         scale = 1.0 / np.asarray(self.config.std, np.float32)
@@ -85,12 +85,22 @@ class Classifier:
             pixels = stretch(image, corners, self.image_size).transpose(2, 0, 1)
             np.multiply(pixels, self._scale, out=self._images[0])
             self._images[0] -= self._offset
-            self._engine.enqueue()
+            self.engine.enqueue()
             row[:] = self._output[0]
-            if self.config.output == 'logits':
-                np.exp(row - row.max(), out=row)
-                row /= row.sum()
+            self.finish(row)
         return found
+
+    @property
+    def levels(self) -> Float32Array:
+        """What the network sees of each level 0 to 255 of red, green and blue: [3, 256]."""
+        levels = np.arange(256, dtype=np.float32) * self._scale[:, 0]
+        return np.asarray(levels - self._offset[:, 0], np.float32)
+
+    def finish(self, row: Float32Array) -> None:
+        """What the network says of one box, [labels], becomes probabilities."""
+        if self.config.output == 'logits':
+            np.exp(row - row.max(), out=row)
+            row /= row.sum()
 
     def warm_up(self) -> None:
         """Run once on grey, so that the first frame takes no longer than the next ones."""
@@ -98,7 +108,7 @@ class Classifier:
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
-        self._engine.close()
+        self.engine.close()
 
 
 def best_labels(probabilities: Float32Array) -> tuple[Int64Array, Float32Array]:

@@ -7,13 +7,15 @@ import numpy as np
 from vla_trt_ros.bundle import Bundle, open_bundle
 from vla_trt_ros.camera.decode import to_rgb
 from vla_trt_ros.config import PlatformConfig, find_file, load_platform
-from vla_trt_ros.datatypes import CameraFrame, Uint8Array
+from vla_trt_ros.datatypes import CameraFrame, Float32Array, Uint8Array
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.perception.detections import Detections
 from vla_trt_ros.perception.engine import open_engine
 from vla_trt_ros.perception.heads import decode
 from vla_trt_ros.perception.spec import DetectorConfig, check_share, read_config
-from vla_trt_ros.preprocess.letterbox import draw_letterbox, letterbox
+from vla_trt_ros.preprocess.letterbox import Letterbox, draw_letterbox, letterbox
+
+_SCALE = np.float32(1 / 255)
 
 
 class Detector:
@@ -36,12 +38,15 @@ class Detector:
         self.config = read_config(bundle, DetectorConfig)
         self.name = bundle.name
         self.sha256 = bundle.sha256
-        self._score = self.config.score_threshold if score_threshold is None else score_threshold
-        self._count = self.config.max_detections if max_detections is None else max_detections
-        check_share('score_threshold', self._score)
-        if self._count < 1:
-            raise ConfigError(f'max_detections {self._count} must be 1 or more.')
-        self._engine, self._images, self._output = open_engine(bundle, 'detect', platform, threads)
+        config = self.config
+        self.score_threshold = (
+            config.score_threshold if score_threshold is None else score_threshold
+        )
+        self.max_detections = config.max_detections if max_detections is None else max_detections
+        check_share('score_threshold', self.score_threshold)
+        if self.max_detections < 1:
+            raise ConfigError(f'max_detections {self.max_detections} must be 1 or more.')
+        self.engine, self._images, self._output = open_engine(bundle, 'detect', platform, threads)
         self._square = np.empty((self.image_size, self.image_size, 3), np.uint8)
 
     @property
@@ -62,9 +67,18 @@ class Detector:
         """`detect` of pixels that are decoded already, uint8 [H, W, 3]."""
         place = letterbox(image.shape[1], image.shape[0], self.image_size)
         draw_letterbox(image, place, self._square)
-        np.multiply(self._square.transpose(2, 0, 1), np.float32(1 / 255), out=self._images[0])
-        self._engine.enqueue()
-        found = decode(self._output, self.config, self._score, self._count)
+        np.multiply(self._square.transpose(2, 0, 1), _SCALE, out=self._images[0])
+        self.engine.enqueue()
+        found = decode(self._output, self.config, self.score_threshold, self.max_detections)
+        return self.placed(found, place)
+
+    @property
+    def levels(self) -> Float32Array:
+        """What the network sees of each level 0 to 255 of red, green and blue: [3, 256]."""
+        return np.tile(np.arange(256, dtype=np.float32) * _SCALE, (3, 1))
+
+    def placed(self, found: Detections, place: Letterbox) -> Detections:
+        """``found`` in the network's square, in pixels of the picture that was at ``place``."""
         return Detections(place.to_picture(found.boxes), found.scores, found.labels)
 
     def warm_up(self) -> None:
@@ -73,7 +87,7 @@ class Detector:
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
-        self._engine.close()
+        self.engine.close()
 
 
 def load_detector(

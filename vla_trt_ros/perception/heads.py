@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vla_trt_ros.datatypes import Float32Array
-from vla_trt_ros.perception.detections import Detections
+from vla_trt_ros.perception.detections import Detections, Int64Array
 from vla_trt_ros.perception.spec import DetectorConfig
 
 MAX_CANDIDATES = 3000
@@ -44,9 +44,22 @@ def dense_boxes(
     places = np.flatnonzero(scores.max(axis=0) > score_threshold)
     labels = scores[:, places].argmax(axis=0)
     best = scores[labels, places]
-    order = np.argsort(-best, kind='stable')[:MAX_CANDIDATES]
-    places, labels, best = places[order], labels[order], best[order]
-    centre, half = output[0, :2, places], output[0, 2:4, places] / 2
+    return chosen(output[0, :4, places], best, labels, config, max_detections)
+
+
+def chosen(
+    boxes: Float32Array,
+    scores: Float32Array,
+    labels: Int64Array,
+    config: DetectorConfig,
+    max_detections: int,
+) -> Detections:
+    """What `suppress` leaves of candidates in the order of their places; ``boxes`` [N, 4] are
+    centre, width and height.
+    """
+    order = np.argsort(-scores, kind='stable')[:MAX_CANDIDATES]
+    boxes, labels, best = boxes[order], labels[order], scores[order]
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
     boxes = np.concatenate((centre - half, centre + half), axis=1, dtype=np.float32)
     finite = np.isfinite(boxes).all(axis=1)
     boxes, labels, best = boxes[finite], labels[finite], best[finite]

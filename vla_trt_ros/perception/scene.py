@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from vla_trt_ros.camera.decode import to_rgb
-from vla_trt_ros.datatypes import CameraFrame, Float32Array, Uint8Array
+from vla_trt_ros.datatypes import CameraFrame, Float32Array
 from vla_trt_ros.errors import ConfigError
+from vla_trt_ros.gpu.cuda import traffic
 from vla_trt_ros.perception.classifier import NONE, Classifier, best_labels
 from vla_trt_ros.perception.detections import Detection, Detections
 from vla_trt_ros.perception.detector import Detector
+from vla_trt_ros.perception.picture import Eyes, HostEyes, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class Perception:
     """Detectors and classifiers that look at the same frames. Used by one thread at a time.
 
     ``max_detections`` bounds the boxes of a scene, over all detectors. ConfigError: no detector,
-    or a classifier that is for a class which no detector knows.
+    or a classifier that is for a class which no detector knows. ``eyes`` are what looks: on the
+    CPU, or gpu_eyes.py's.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Perception:
         classifiers: Sequence[Classifier] = (),
         *,
         max_detections: int = 100,
+        eyes: Callable[[Sequence[Detector], Sequence[Classifier]], Eyes] = HostEyes,
     ) -> None:
         if not detectors:
             raise ConfigError('perception without a detector: name one, as detectors:=sim.')
@@ -83,6 +86,7 @@ class Perception:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f'classifier {name!r} is named twice.')
+        self._eyes = eyes(self.detectors, self.classifiers)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -91,26 +95,26 @@ class Perception:
 
     def look(self, view: str, frame: CameraFrame) -> Scene:
         """What ``frame`` of camera ``view`` shows. BadImage for one that does not decode."""
-        begin = time.perf_counter()
-        # Here a frame that lies on a GPU (frame.gpu) will need no pixels on the host.
-        image = to_rgb(frame)
+        begin, before = time.perf_counter(), traffic.uploads
+        picture = self._eyes.open(view, frame)
         decoded = time.perf_counter()
-        found = [detector.detect_rgb(image) for detector in self.detectors]
+        found = picture.detect()
         detected = time.perf_counter()
-        findings, classes, crops = self._classify(image, found)
+        findings, classes, crops = self._classify(picture, found)
         classified = time.perf_counter()
         return Scene(
             view,
             frame.stamp_ns,
             frame.frame_id,
-            width=image.shape[1],
-            height=image.shape[0],
+            width=picture.width,
+            height=picture.height,
             findings=findings,
             classes=classes,
             crops=crops,
             decode_ms=(decoded - begin) * 1e3,
             detect_ms=(detected - decoded) * 1e3,
             classify_ms=(classified - detected) * 1e3,
+            uploads=traffic.uploads - before,
         )
 
     def close(self) -> None:
@@ -120,9 +124,10 @@ class Perception:
                 stack.callback(detector.close)
             for classifier in self.classifiers:
                 stack.callback(classifier.close)
+            stack.callback(self._eyes.close)
 
     def _classify(
-        self, image: Uint8Array, found: list[Detections]
+        self, picture: Picture, found: list[Detections]
     ) -> tuple[tuple[Finding, ...], dict[str, tuple[tuple[str, float], ...]], int]:
         boxes = [
             box
@@ -130,16 +135,14 @@ class Perception:
             for box in detections.each(detector.labels)
         ]
         boxes = sorted(boxes, key=lambda box: -box.score)[: self._most]
+        asked = [
+            [k for k, b in enumerate(boxes) if not c.of_class or b.label in c.of_class]
+            for c in self.classifiers
+        ]
+        told = picture.classify([_corners([boxes[k] for k in rows]) for rows in asked])
         guesses: list[list[Guess]] = [[] for _ in boxes]
         classes: dict[str, tuple[tuple[str, float], ...]] = {}
-        crops = 0
-        for classifier in self.classifiers:
-            wanted = classifier.of_class
-            rows = [k for k, box in enumerate(boxes) if not wanted or box.label in wanted]
-            if not rows:
-                continue
-            crops += len(rows)
-            probabilities = classifier.classify_rgb(image, _corners([boxes[k] for k in rows]))
+        for classifier, rows, probabilities in zip(self.classifiers, asked, told, strict=True):
             labels, scores = best_labels(probabilities)
             for k, row, label, score in zip(rows, probabilities, labels, scores, strict=True):
                 if label == NONE:
@@ -148,12 +151,12 @@ class Perception:
                 guesses[k].append(guess)
                 classes.setdefault(classifier.name, _ranked(classifier.labels, row))
         findings = tuple(Finding(b, tuple(g)) for b, g in zip(boxes, guesses, strict=True))
-        return findings, classes, crops
+        return findings, classes, sum(map(len, asked))
 
 
 def _corners(boxes: Sequence[Detection]) -> Float32Array:
-    centre = np.array([(b.x, b.y) for b in boxes], np.float32)
-    half = np.array([(b.width, b.height) for b in boxes], np.float32) / 2
+    centre = np.array([(b.x, b.y) for b in boxes], np.float32).reshape(-1, 2)
+    half = np.array([(b.width, b.height) for b in boxes], np.float32).reshape(-1, 2) / 2
     return np.concatenate((centre - half, centre + half), axis=1)
 
 

@@ -39,6 +39,11 @@ def stretch(image: Uint8Array, corners: Corners, side: int) -> Uint8Array:
     x0, y0, x1, y1 = corners
     crop = image[y0:y1, x0:x1]
     # INTER_AREA averages where it shrinks, and would leave steps where it enlarges.
-    shrinks = min(x1 - x0, y1 - y0) >= side
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if shrinks(corners, side) else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(crop, (side, side), interpolation=how), np.uint8)
+
+
+def shrinks(corners: Corners, side: int) -> bool:
+    """Whether the crop loses pixels both ways on its way to ``side``."""
+    x0, y0, x1, y1 = corners
+    return min(x1 - x0, y1 - y0) >= side

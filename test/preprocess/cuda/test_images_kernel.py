@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from camera_pictures import expected, planes, raw_frame
+from camera_pictures import expected, in_place, planes, raw_frame
 from gpu_stand_in import Cuda
 from host_kernel import HostKernel
 
 from vla_trt_ros.camera.decode import to_rgb
-from vla_trt_ros.camera.encodings import ENCODINGS, raw_encoding
+from vla_trt_ros.camera.encodings import ENCODINGS
 from vla_trt_ros.errors import BackendError, ConfigError
 from vla_trt_ros.gpu import cuda
 from vla_trt_ros.gpu_frame import GpuFrame
@@ -31,23 +31,13 @@ def host_gpu(monkeypatch):
     monkeypatch.setattr(cuda, 'runtime', lambda: gpu)
 
 
-def on_gpu(frame):
-    """The frame in place: the kernel of the host reads the host's memory."""
-    layout = raw_encoding(frame.encoding).layout
-    lease = SimpleNamespace(
-        wait=lambda stream: None, read=lambda stream: None, keeps_alive=frame.data
-    )
-    address = frame.data.ctypes.data
-    return GpuFrame(address, frame.height, frame.width, frame.step, layout, lease, 1, 0)
-
-
 def write(spec, frames):
     """The words that the kernel writes; what it does not write stays 0xAB."""
     words = level_words(spec.dtype).dtype
     out = np.full(spec.shape, 0, words)
     out.view(np.uint8)[...] = 0xAB
     writer = ImageWriter(spec, HostKernel(BITS[spec.dtype]))
-    writer.write([f and on_gpu(f) for f in frames], out.ctypes.data, stream=0)
+    writer.write([f and in_place(f) for f in frames], out.ctypes.data, stream=0)
     return out
 
 
@@ -179,7 +169,7 @@ def test_one_launch_for_all_views():
     writer = ImageWriter(ImageSpec(2, 14, 14), kernel)
     out = np.zeros(writer.spec.shape, np.float32)
     for _ in range(3):
-        frames = [on_gpu(raw_frame('rgb8', 20, 30)), on_gpu(raw_frame('rgb8', 30, 20))]
+        frames = [in_place(raw_frame('rgb8', 20, 30)), in_place(raw_frame('rgb8', 30, 20))]
         writer.write(frames, out.ctypes.data, stream=0)
     assert kernel.launches == 3
 
@@ -191,7 +181,7 @@ def test_frames_are_awaited_before_and_released_after_the_launch():
         read=lambda stream: order.append(('read', stream)),
     )
     kernel = SimpleNamespace(launch=lambda *rest: order.append(('launch', rest[-1])))
-    frame = on_gpu(raw_frame('rgb8', 20, 30))
+    frame = in_place(raw_frame('rgb8', 20, 30))
     frame = GpuFrame(frame.address, 20, 30, 90, frame.layout, lease, 1, 1800)
     ImageWriter(ImageSpec(2, 14, 14), kernel).write([frame, None], 64, stream=5)
     assert order == [('wait', 5), ('launch', 5), ('read', 5)]

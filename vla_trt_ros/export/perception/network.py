@@ -17,7 +17,7 @@ from torch.nn import functional as F
 STRIDE = 8
 BEST = 100
 """Boxes that come out, most of them with a score near 0."""
-_WIDTHS = (16, 32, 64, 128, 160)
+WIDTHS = (16, 32, 64, 128, 160)
 """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size."""
 _REACH = 6.0
 """Edges are at most exp(6) places away from the centre: no overflow, whatever comes in."""
@@ -47,9 +47,9 @@ class Bottleneck(nn.Module):
 class ObjectDetector(nn.Module):
     """Images float32 [B, 3, side, side], RGB, 0 to 1, side a multiple of 32."""
 
-    def __init__(self, labels: int) -> None:
+    def __init__(self, labels: int, widths: tuple[int, int, int, int, int] = WIDTHS) -> None:
         super().__init__()
-        half, quarter, eighth, sixteenth, last = _WIDTHS
+        half, quarter, eighth, sixteenth, last = widths
         self.stem = nn.Sequential(conv(3, half, 3, 2), conv(half, quarter, 3, 2))
         self.eighth = nn.Sequential(conv(quarter, eighth, 3, 2), *self._deep(eighth, 2))
         self.sixteenth = nn.Sequential(conv(eighth, sixteenth, 3, 2), *self._deep(sixteenth, 2))

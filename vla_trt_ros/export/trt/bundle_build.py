@@ -93,7 +93,8 @@ def choices(
         raise ConfigError(
             f'platform {platform.name} runs none of {", ".join(wanted.stages or stages)} on '
             'TensorRT: there is nothing to build (stages of cuda_graph come with vla-trt export '
-            '--backend cuda_graph); to build all the same, name a --precision.'
+            '--backend cuda_graph, onnx_graph runs the ONNX itself); to build all the same, name '
+            'a --precision.'
         )
     return found
 

@@ -9,7 +9,8 @@ from vla_trt_ros.camera.upload import CameraUpload
 from vla_trt_ros.datatypes import CameraFrame
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu_frame import GpuFrame
-from vla_trt_ros.preprocess.cuda.images import ImageSpec, ImageWriter, Launcher
+from vla_trt_ros.preprocess.cuda.frames import Launcher
+from vla_trt_ros.preprocess.cuda.images import ImageSpec, ImageWriter
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from vla_trt_ros.policies.pi05.gpu_inputs import GpuImageInput
 from vla_trt_ros.policies.pi05.inputs import write_prompt
 from vla_trt_ros.policies.pi05.overlap import capture_overlapped
 from vla_trt_ros.policies.pi05.runner import Ran
-from vla_trt_ros.preprocess.cuda.images import ImageSpec, Launcher
+from vla_trt_ros.preprocess.cuda.frames import Launcher
+from vla_trt_ros.preprocess.cuda.images import ImageSpec
 from vla_trt_ros.preprocess.tokenize import Prompt
 
 _MEMORY_EVERY = 1.0  # seconds: asking takes longer than a tick may wait
@@ -50,7 +51,7 @@ class GpuRunner:
     ) -> None:
         size = engines.pixels.shape[2]
         self.transport = 'mapped' if is_integrated() else 'pinned'
-        self._stream = Stream()
+        self._stream = Stream(urgency=1)  # before what others do on this GPU beside it
         self._images = GpuImageInput(
             views,
             ImageSpec(len(views), size, size),
@@ -66,7 +67,7 @@ class GpuRunner:
         else:
             self._turns = Turn(engines), Turn(engines.beside)
             both = engines, engines.beside
-            capture_overlapped(both, stack, self._stream, Stream(urgent=True), progress)
+            capture_overlapped(both, stack, self._stream, Stream(urgency=2), progress)
         self._free = deque(self._turns)
         self.places = len(self._turns)
         stack.callback(self._close)

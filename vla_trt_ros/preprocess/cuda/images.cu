@@ -2,36 +2,23 @@
 //
 // One thread makes one pixel of the output: it decodes the encoding, filters along rows, then along
 // columns, as Pillow does (8-bit levels between the two, weights of 22 bits), and looks the three
-// levels up in a table, which holds scale and dtype. No header and no half type: this file compiles for
-// every GPU by NVRTC, and as C++ for a processor in the tests.
+// levels up in a table, which holds scale and dtype.
+
+#include "pixels.cu"
 
 namespace {
 
 constexpr int MAX_VIEWS = 8;
 constexpr int WEIGHT_BITS = 22;
 
-// The numbers are PixelFamily's in datatypes.py.
-constexpr int INTERLEAVED = 0;
-constexpr int YUV422 = 1;
-constexpr int BAYER = 2;
-
-struct Level {
-  int red, green, blue;
-};
-
 }  // namespace
 
 struct View {
-  const unsigned char* pixels;  // first byte of the first row; null: no frame, the view is black
+  Frame frame;  // without pixels the view is black
   // Filter of each output column and row, int [2 + taps][new size]: first tap, taps, weights.
   const int* columns;
   const int* rows;
-  long long step;  // bytes from a row to the next
-  int height, width;
   int new_height, new_width, top, left;  // the picture's place in the output; around it black
-  int family, bytes;                     // bytes of a pixel
-  int where[3];  // interleaved: byte of R, G, B; YUV: byte of Y, U, V in a pair; Bayer: x, y of red
-  int unused;
 };
 
 struct Views {
@@ -47,51 +34,6 @@ struct Target {
 static_assert(sizeof(View) == 80, "images.py has its twin");
 
 namespace {
-
-__device__ __forceinline__ int clamp(int value, int low, int high) {
-  return value < low ? low : (value > high ? high : value);
-}
-
-struct Interleaved {
-  static __device__ __forceinline__ Level at(const View& view, int x, int y) {
-    const unsigned char* pixel = view.pixels + y * view.step + (long long)x * view.bytes;
-    return {pixel[view.where[0]], pixel[view.where[1]], pixel[view.where[2]]};
-  }
-};
-
-// BT.601, studio swing, in the 20-bit fixed point of OpenCV.
-struct Yuv422 {
-  static __device__ __forceinline__ Level at(const View& view, int x, int y) {
-    const unsigned char* pair = view.pixels + y * view.step + (long long)(x >> 1) * 4;
-    const int luma = pair[view.where[0] + (x & 1) * 2] - 16;
-    const int u = pair[view.where[1]] - 128, v = pair[view.where[2]] - 128;
-    const int base = (luma < 0 ? 0 : luma) * 1220542 + (1 << 19);
-    return {clamp((base + 1673527 * v) >> 20, 0, 255),
-            clamp((base - 852492 * v - 409993 * u) >> 20, 0, 255),
-            clamp((base + 2116026 * u) >> 20, 0, 255)};
-  }
-};
-
-// Bilinear; the outermost rows and columns repeat their neighbours, as OpenCV has it.
-struct Bayer {
-  static __device__ __forceinline__ Level at(const View& view, int x, int y) {
-    if (view.height <= 2 || view.width <= 2) return {0, 0, 0};
-    x = clamp(x, 1, view.width - 2);
-    y = clamp(y, 1, view.height - 2);
-    const unsigned char* here = view.pixels + y * view.step + x;
-    const unsigned char* above = here - view.step;
-    const unsigned char* below = here + view.step;
-    const bool red_column = (x & 1) == view.where[0], red_row = (y & 1) == view.where[1];
-    const int sides = here[-1] + here[1], ends = above[0] + below[0];
-    if (red_column != red_row) {  // a green one: red beside it or above it
-      const int across = (sides + 1) >> 1, along = (ends + 1) >> 1;
-      return {red_row ? across : along, here[0], red_row ? along : across};
-    }
-    const int green = (sides + ends + 2) >> 2;
-    const int corners = (above[-1] + above[1] + below[-1] + below[1] + 2) >> 2;
-    return {red_row ? here[0] : corners, green, red_row ? corners : here[0]};
-  }
-};
 
 __device__ __forceinline__ int rounded(int sum) {
   return clamp(sum >> WEIGHT_BITS, 0, 255);
@@ -110,7 +52,7 @@ __device__ Level filtered(const View& view, int x, int y) {
     Level line = {half, half, half};
 #pragma unroll 4
     for (int i = 0; i < taps_x; ++i) {
-      const Level pixel = Encoding::at(view, first_x + i, first_y + j);
+      const Level pixel = Encoding::at(view.frame, first_x + i, first_y + j);
       const int weight = across[i * view.new_width];
       line.red += pixel.red * weight;
       line.green += pixel.green * weight;
@@ -128,9 +70,9 @@ __device__ __forceinline__ Level output_pixel(const View& view, int x, int y) {
   x -= view.left;
   y -= view.top;
   const bool inside = x >= 0 && y >= 0 && x < view.new_width && y < view.new_height;
-  if (!view.pixels || !inside) return {0, 0, 0};
-  if (view.family == INTERLEAVED) return filtered<Interleaved>(view, x, y);
-  if (view.family == YUV422) return filtered<Yuv422>(view, x, y);
+  if (!view.frame.pixels || !inside) return {0, 0, 0};
+  if (view.frame.family == INTERLEAVED) return filtered<Interleaved>(view, x, y);
+  if (view.frame.family == YUV422) return filtered<Yuv422>(view, x, y);
   return filtered<Bayer>(view, x, y);
 }
 

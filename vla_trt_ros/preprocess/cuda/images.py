@@ -11,15 +11,13 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
 
 from vla_trt_ros.errors import BackendError, ConfigError
-from vla_trt_ros.gpu.cuda import DeviceBuffer, Stream, upload
+from vla_trt_ros.gpu.cuda import DeviceBuffer, Stream
 from vla_trt_ros.gpu.kernels import Kernel
 from vla_trt_ros.gpu_frame import GpuFrame, PixelLayout
 from vla_trt_ros.preprocess.cuda.filters import filter_table
+from vla_trt_ros.preprocess.cuda.frames import Frame, Launcher, constant, describe
 from vla_trt_ros.preprocess.levels import level_words
 from vla_trt_ros.preprocess.resize import fit
 
@@ -32,20 +30,13 @@ class View(ctypes.Structure):
     """images.cu's View: one frame and how it lands in the output; all zero for no frame."""
 
     _fields_ = (
-        ('pixels', ctypes.c_void_p),
+        ('frame', Frame),
         ('columns', ctypes.c_void_p),
         ('rows', ctypes.c_void_p),
-        ('step', ctypes.c_longlong),
-        ('height', ctypes.c_int),
-        ('width', ctypes.c_int),
         ('new_height', ctypes.c_int),
         ('new_width', ctypes.c_int),
         ('top', ctypes.c_int),
         ('left', ctypes.c_int),
-        ('family', ctypes.c_int),
-        ('bytes', ctypes.c_int),
-        ('where', ctypes.c_int * 3),
-        ('unused', ctypes.c_int),
     )
 
 
@@ -99,20 +90,6 @@ class ImageSpec:
         return self.views * patches, self.row or 3 * self.patch**2
 
 
-class Launcher(Protocol):
-    """What runs the kernel: `gpu.kernels.Kernel`."""
-
-    def launch(
-        self,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: Sequence[Any],
-        stream: int,
-    ) -> None:
-        """Queue it; ``arguments`` are ctypes values."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Filters:
     """Both filters of one camera size, on the GPU, and where the picture lands."""
@@ -137,7 +114,7 @@ class ImageWriter:
         self._grid = (-(-spec.width // BLOCK[0]), -(-spec.height // BLOCK[1]), spec.views)
         self._stream = Stream()
         self._filters: dict[tuple[int, int], _Filters] = {}
-        self._levels = self._to_gpu(words)
+        self._levels = constant(words, self._stream)
         # Frames come in few shapes: what a place said of the last one mostly holds for the next.
         self._views = (View * MAX_VIEWS)()
         self._shapes: list[tuple[int, int, int, PixelLayout] | None] = [None] * spec.views
@@ -151,7 +128,9 @@ class ImageWriter:
             return
         place = fit(height, width, self.spec.height, self.spec.width)
         columns, rows = filter_table(width, place[1]), filter_table(height, place[0])
-        self._filters[height, width] = _Filters(self._to_gpu(columns), self._to_gpu(rows), place)
+        self._filters[height, width] = _Filters(
+            constant(columns, self._stream), constant(rows, self._stream), place
+        )
 
     def write(self, frames: Sequence[GpuFrame | None], address: int, stream: int) -> None:
         """Queue on ``stream``: wait for the frames, then fill the input at ``address``.
@@ -184,20 +163,11 @@ class ImageWriter:
         if shape != self._shapes[place]:
             self._fill(view, frame)
             self._shapes[place] = shape
-        view.pixels = frame.address
+        view.frame.pixels = frame.address
 
     def _fill(self, view: View, frame: GpuFrame) -> None:
         self.prepare(frame.height, frame.width)
         filters = self._filters[frame.height, frame.width]
-        view.step = frame.step
+        describe(frame, view.frame)
         view.columns, view.rows = filters.columns.address, filters.rows.address
-        view.height, view.width = frame.height, frame.width
         view.new_height, view.new_width, view.top, view.left = filters.place
-        view.family, view.bytes = int(frame.layout.family), frame.layout.bytes_per_pixel
-        view.where[:] = frame.layout.where
-
-    def _to_gpu(self, array: np.ndarray[Any, Any]) -> DeviceBuffer:
-        buffer = DeviceBuffer(array.nbytes)
-        upload(buffer.address, array, self._stream.handle)
-        self._stream.wait()
-        return buffer

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from vla_trt_ros.backends.base import Array, Buffers, EngineSource, allocate, bind
+from vla_trt_ros.backends.torch_gpu import as_tensor, explained
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import pinned
 from vla_trt_ros.gpu.mirror import Mirror, mirror_of
 from vla_trt_ros.policies.pi05.cuda.buffers import Buffers as DeviceBuffers
-from vla_trt_ros.policies.pi05.cuda.device_tensor import as_tensor
 from vla_trt_ros.policies.pi05.cuda.engine_check import check_engine
-from vla_trt_ros.policies.pi05.cuda.network import Network, explained
+from vla_trt_ros.policies.pi05.cuda.network import Network
 
 _BETWEEN = {'image_tokens': ('vision', 'prefix'), 'keys': ('prefix', 'denoise')}
 _BETWEEN['values'] = _BETWEEN['keys']

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vla_trt_ros.errors import BackendError, DeviceLost
+from vla_trt_ros.backends.torch_gpu import explained, gpu_target
+from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import cuda
 from vla_trt_ros.policies.pi05.cuda.buffers import Buffers, buffers_for, prefix_rows
 from vla_trt_ros.policies.pi05.cuda.fast_file import FastFile, open_fast_file
@@ -237,42 +238,10 @@ class Network:
         return TritonOps.serves(self.config)
 
 
-@contextlib.contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Errors of torch as ours: BackendError, DeviceLost where the process has lost the GPU."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        free, total = cuda.memory()
-        raise BackendError(
-            f'{doing}: the GPU is full, {free / 1e9:.2f} of {total / 1e9:.2f} GB are free: close '
-            'what else runs on it, choose a smaller precision, or export fewer --buckets and '
-            '--steps.'
-        ) from error
-    except RuntimeError as error:
-        if 'CUDA' in str(error):
-            _raise_if_lost(doing)
-        raise BackendError(f'{doing}: {str(error).strip().splitlines()[0]}') from error
-
-
-def _raise_if_lost(doing: str) -> None:
-    try:
-        cuda.synchronize(doing)
-    except DeviceLost:
-        raise
-    except BackendError:
-        pass  # a capture is under way, say: torch's own words are better
-
-
 def _target(device: str) -> str:
     if device == 'cpu':
         return 'cpu'
-    target = cuda.device_target()
-    if not torch.cuda.is_available():
-        raise BackendError(
-            f'torch {torch.__version__} cannot use the GPU ({target}): install its build for '
-            "CUDA: pip install 'vla_trt_ros[cuda-graph]'."
-        )
+    target = gpu_target()
     if _number(target) < 80:
         raise BackendError(
             f'cuda_graph needs a GPU of sm_80 or later, this one is {target}; choose a platform '
