@@ -108,7 +108,7 @@ def test_a_larger_picture_gets_more_memory_and_held_ones_keep_theirs(gpu):
 def test_a_reader_that_holds_every_frame(gpu):
     camera = CameraUpload('wrist', mapped=False)
     held = [camera.put(raw_frame('rgb8', 8, 8)) for _ in range(PLACES)]
-    with pytest.raises(BadImage, match=r'camera wrist: 4 frames are on the GPU and all are held'):
+    with pytest.raises(BadImage, match=r'camera wrist: 6 frames are on the GPU and all are held'):
         camera.put(raw_frame('rgb8', 8, 8))
     held.pop()
     camera.put(raw_frame('rgb8', 8, 8))

@@ -263,7 +263,7 @@ def test_a_camera_that_has_no_place_left_on_the_gpu(monkeypatch, gpu, folder):
     perception.look('base', raw_frame('rgb8', 8, 8))
     camera = perception._eyes._uploads['base']
     held = [camera.put(raw_frame('rgb8', 8, 8)) for _ in range(PLACES)]
-    with pytest.raises(BadImage, match='camera base: 4 frames are on the GPU and all are held'):
+    with pytest.raises(BadImage, match='camera base: 6 frames are on the GPU and all are held'):
         perception.look('base', raw_frame('rgb8', 8, 8))
     held.clear()
     assert perception.look('base', raw_frame('rgb8', 8, 8)).uploads == 1

@@ -179,8 +179,9 @@ def test_a_chunk_is_two_graphs_and_decode_goes_first_where_both_wait(runner, gpu
     assert [entry for entry in gpu.log if entry == 'graph'] == 2 * ['graph']
     chain = runner._turns[0].engines.chain(2, 4, 5)
     decode = chain.captured.decode.stream.handle
-    assert gpu.priorities == {decode: -5}
-    assert chain.captured.encode.stream.handle == runner._stream.handle != decode
+    encode = chain.captured.encode.stream.handle
+    assert encode == runner._stream.handle != decode
+    assert gpu.priorities == {encode: -1, decode: -2}  # lower numbers go first
 
 
 def test_stage_times_are_of_both_graphs(runner):
@@ -252,7 +253,7 @@ def test_the_second_set_is_not_there_without_overlap(gpu):
     with ExitStack() as stack:
         runner = load(gpu, stack, overlap=False)
         assert runner.places == 1
-        assert not gpu.priorities
+        assert gpu.priorities == {runner._stream.handle: -1}
         gpu.log.clear()
         running = runner.submit(*work(0))
         assert gpu.log.count('graph') == 1
