@@ -14,21 +14,20 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import ml_dtypes  # noqa: F401  NumPy learns 'bfloat16' from it
 
-from vla_trt_ros.backends.base import Array, Buffers, Engine, EngineSource, bind
+from vla_trt_ros.backends.base import Array, Buffers, EngineSource, bind
 from vla_trt_ros.backends.engine_file import EngineRecord, read_record
+from vla_trt_ros.backends.gpu_engine import GpuEngine
 from vla_trt_ros.backends.trt_module import TensorRT, find_tensorrt
 from vla_trt_ros.config import available, load_platform
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError, ConfigError, NotCapturable
 from vla_trt_ros.gpu.cuda import Stream, device_target, is_capturing, pinned
-from vla_trt_ros.gpu.mirror import Mirror, mirror_of
+from vla_trt_ros.gpu.mirror import mirrors_of
 
 _DTYPES = {
     'FLOAT': 'float32',
@@ -41,7 +40,7 @@ _DTYPES = {
 }
 
 
-class TensorRTEngine:
+class TensorRTEngine(GpuEngine):
     """One plan, deserialised, its tensors bound to fixed addresses on the GPU."""
 
     def __init__(self, source: EngineSource, buffers: Buffers) -> None:
@@ -66,10 +65,8 @@ class TensorRTEngine:
             )
         self._inputs = bind(source.inputs, buffers, _pinned)
         self._outputs = bind(source.outputs, buffers, _pinned)
-        self._mirrors = {n: mirror_of(a) for n, a in (self._inputs | self._outputs).items()}
+        self._mirrors = mirrors_of(self._inputs, self._outputs)
         for name, mirror in self._mirrors.items():
-            mirror.read |= name in self._inputs
-            mirror.written |= name in self._outputs
             if not self._context.set_tensor_address(name, mirror.address):
                 raise BackendError(
                     f'{source.name}: TensorRT did not take the address of {name!r}: '
@@ -78,38 +75,6 @@ class TensorRTEngine:
         self._stream = Stream()
         self._closed = False
 
-    @property
-    def inputs(self) -> Mapping[str, Array]:
-        """Page-locked host arrays that the engine reads."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, Array]:
-        """Page-locked host arrays of what the engine writes. One that another engine reads stays
-        on the GPU: its host array is not refreshed.
-        """
-        return self._outputs
-
-    @property
-    def mirrors(self) -> Mapping[str, Mirror]:
-        """GPU memory of every input and output."""
-        return self._mirrors
-
-    @property
-    def on_gpu(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def compacts(self) -> bool:
-        """No: a missing view is masked."""
-        return False
-
-    def for_views(self, views: int) -> TensorRTEngine:
-        """Itself."""
-        del views
-        return self
-
     def enqueue(self, *, stream: int | None = None) -> None:
         """Run once and wait; or queue the engine alone on ``stream`` (a cudaStream_t)."""
         if self._closed:
@@ -117,15 +82,7 @@ class TensorRTEngine:
         if stream is not None:
             self._queue(stream)
             return
-        handle = self._stream.handle
-        for name, array in self._inputs.items():
-            if not self._mirrors[name].written:
-                self._mirrors[name].upload(array, handle)
-        self._queue(handle)
-        for name, array in self._outputs.items():
-            if not self._mirrors[name].read:
-                self._mirrors[name].download(array, handle)
-        self._stream.wait()
+        self._run_alone(self._stream, self._queue)
         self._kernels.save()
 
     def _queue(self, stream: int) -> None:
@@ -144,17 +101,6 @@ class TensorRTEngine:
             # TensorRT wants them gone in this order.
             self._context = self._engine = self._runtime = None
             self._mirrors = {}
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class RuntimeCache:

@@ -8,6 +8,7 @@ next one reads in place.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,4 +53,15 @@ def mirror_of(array: NDArray[Any]) -> Mirror:
     if found is None:
         found = _mirrors[address] = Mirror(DeviceBuffer(array.nbytes))
         weakref.finalize(array, _mirrors.pop, address, None)
+    return found
+
+
+def mirrors_of(
+    inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+) -> dict[str, Mirror]:
+    """The mirrors of an engine's arrays by name, told that it reads and writes them."""
+    found = {name: mirror_of(array) for name, array in (*inputs.items(), *outputs.items())}
+    for name, mirror in found.items():
+        mirror.read |= name in inputs
+        mirror.written |= name in outputs
     return found

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from types import TracebackType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vla_trt_ros.backends.base import Array, Buffers, EngineSource, allocate, bind
+from vla_trt_ros.backends.gpu_engine import GpuEngine
 from vla_trt_ros.backends.onnx_graph.plan import Plan, load_plan
 from vla_trt_ros.backends.torch_gpu import as_tensor, explained, gpu_target
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu import cuda
-from vla_trt_ros.gpu.mirror import Mirror, mirror_of
+from vla_trt_ros.gpu.mirror import mirrors_of
 
 _SMALLER = 'or choose a smaller network'
 
 
-class OnnxGraphEngine:
+class OnnxGraphEngine(GpuEngine):
     """One network, its inputs and outputs bound to fixed memory. One thread at a time."""
 
     def __init__(self, source: EngineSource, buffers: Buffers, device: str = 'cuda') -> None:
@@ -40,14 +41,11 @@ class OnnxGraphEngine:
             gpu_target()
         self._inputs = bind(source.inputs, buffers, self._allocate)
         self._outputs = bind(source.outputs, buffers, self._allocate)
-        self._mirrors: dict[str, Mirror] = {}
+        self._mirrors = {}
         self._pool: Any = None
         self._stream: cuda.Stream | None = None
         if device != 'cpu':
-            self._mirrors = {n: mirror_of(a) for n, a in (self._inputs | self._outputs).items()}
-            for name, mirror in self._mirrors.items():
-                mirror.read |= name in self._inputs
-                mirror.written |= name in self._outputs
+            self._mirrors = mirrors_of(self._inputs, self._outputs)
         with explained(source.name, _SMALLER):
             if device != 'cpu':
                 self._pool = torch.cuda.MemPool()
@@ -56,36 +54,9 @@ class OnnxGraphEngine:
             self._made = self._tensors(self._outputs)
 
     @property
-    def inputs(self) -> Mapping[str, Array]:
-        """Host arrays that the network reads, page-locked."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, Array]:
-        """Host arrays of what it writes. One that another engine on the GPU reads is not
-        refreshed.
-        """
-        return self._outputs
-
-    @property
-    def mirrors(self) -> Mapping[str, Mirror]:
-        """GPU memory of every input and output."""
-        return self._mirrors
-
-    @property
     def on_gpu(self) -> bool:
         """Unless it was made by `on_cpu`."""
         return self._device != 'cpu'
-
-    @property
-    def compacts(self) -> bool:
-        """No: it has no views."""
-        return False
-
-    def for_views(self, views: int) -> OnnxGraphEngine:
-        """Itself."""
-        del views
-        return self
 
     def enqueue(self, *, stream: int | None = None) -> None:
         """Copy in, run once, copy out and wait; or queue the network alone on ``stream``."""
@@ -98,20 +69,9 @@ class OnnxGraphEngine:
         elif stream is not None:
             self._queue(self._plan, stream)
         else:
-            self._run_and_wait(self._plan)
-
-    def _run_and_wait(self, plan: Plan) -> None:
-        if self._stream is None:
-            self._stream = cuda.Stream()
-        handle = self._stream.handle
-        for name, array in self._inputs.items():
-            if not self._mirrors[name].written:
-                self._mirrors[name].upload(array, handle)
-        self._queue(plan, handle)
-        for name, array in self._outputs.items():
-            if not self._mirrors[name].read:
-                self._mirrors[name].download(array, handle)
-        self._stream.wait()
+            if self._stream is None:
+                self._stream = cuda.Stream()
+            self._run_alone(self._stream, partial(self._queue, self._plan))
 
     def _queue(self, plan: Plan, stream: int | None) -> None:
         with explained(self.name, _SMALLER), self._work(stream):
@@ -143,17 +103,6 @@ class OnnxGraphEngine:
         if self._plan is not None:
             self._plan = self._pool = None
             self._given, self._made, self._mirrors = {}, {}, {}
-
-    def __enter__(self) -> OnnxGraphEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def on_cpu(source: EngineSource, buffers: Buffers) -> OnnxGraphEngine:

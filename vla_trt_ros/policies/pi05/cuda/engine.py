@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from types import TracebackType
 from typing import cast
 
 import ml_dtypes  # noqa: F401  NumPy learns 'bfloat16' from it
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor
 
 from vla_trt_ros.backends.base import Array, Buffers, EngineSource, allocate, bind
+from vla_trt_ros.backends.gpu_engine import GpuEngine
 from vla_trt_ros.backends.torch_gpu import as_tensor, explained
 from vla_trt_ros.datatypes import TensorSpec
 from vla_trt_ros.errors import BackendError
 from vla_trt_ros.gpu.cuda import pinned
-from vla_trt_ros.gpu.mirror import Mirror, mirror_of
+from vla_trt_ros.gpu.mirror import Mirror, mirrors_of
 from vla_trt_ros.policies.pi05.cuda.buffers import Buffers as DeviceBuffers
 from vla_trt_ros.policies.pi05.cuda.engine_check import check_engine
 from vla_trt_ros.policies.pi05.cuda.network import Network
@@ -30,7 +30,7 @@ _BETWEEN['values'] = _BETWEEN['keys']
 """Tensors that one stage hands on to another."""
 
 
-class CudaGraphEngine:
+class CudaGraphEngine(GpuEngine):
     """One stage, on the `Network` that it shares with the others of its policy."""
 
     def __init__(self, source: EngineSource, buffers: Buffers, device: str = 'cuda') -> None:
@@ -54,33 +54,21 @@ class CudaGraphEngine:
         inputs, outputs = self._specs
         self._inputs = bind(inputs, buffers, self._allocate)
         self._outputs = bind(outputs, buffers, self._allocate)
-        self._mirrors: dict[str, Mirror] | None = None
+        self._exchanged: dict[str, Mirror] | None = None
         self._tensors: dict[str, Tensor] = {}
-
-    @property
-    def inputs(self) -> Mapping[str, Array]:
-        """Host arrays that the stage reads, page-locked but those between stages."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, Array]:
-        """Host arrays of what the stage writes. One that another engine on the GPU reads is not
-        refreshed.
-        """
-        return self._outputs
 
     @property
     def mirrors(self) -> Mapping[str, Mirror]:
         """GPU memory of what is exchanged with the caller or another backend's stages. To be
         asked for when all stages of the policy are there.
         """
-        if self._mirrors is None:
-            here = {n: a for n, a in (self._inputs | self._outputs).items() if self._outside(n)}
-            self._mirrors = {name: mirror_of(array) for name, array in here.items()}
-            for name, mirror in self._mirrors.items():
-                mirror.read |= name in self._inputs
-                mirror.written |= name in self._outputs
-        return self._mirrors
+        if self._exchanged is None:
+            inputs, outputs = (
+                {name: array for name, array in arrays.items() if self._outside(name)}
+                for arrays in (self._inputs, self._outputs)
+            )
+            self._exchanged = mirrors_of(inputs, outputs)
+        return self._exchanged
 
     @property
     def on_gpu(self) -> bool:
@@ -126,18 +114,8 @@ class CudaGraphEngine:
         elif stream is not None:
             self._queue(stream, self._views or len(self._network.config.views))
         else:
-            self._run_and_wait()
-
-    def _run_and_wait(self) -> None:
-        stream, mirrors = self._network.stream, self.mirrors
-        for name, array in self._inputs.items():
-            if name in mirrors and not mirrors[name].written:
-                mirrors[name].upload(array, stream.handle)
-        self._queue(stream.handle, self._there())
-        for name, array in self._outputs.items():
-            if name in mirrors and not mirrors[name].read:
-                mirrors[name].download(array, stream.handle)
-        stream.wait()
+            views = self._there()
+            self._run_alone(self._network.stream, lambda handle: self._queue(handle, views))
 
     def _there(self) -> int:
         """Views that the mask on the host says are there."""
@@ -236,18 +214,7 @@ class CudaGraphEngine:
         """Refuse further runs; a second call does nothing. The network goes with its policy."""
         if not self._closed:
             self._closed = True
-            self._tensors, self._mirrors = {}, {}
-
-    def __enter__(self) -> CudaGraphEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+            self._tensors, self._exchanged = {}, {}
 
 
 def on_cpu(source: EngineSource, buffers: Buffers) -> CudaGraphEngine:
