@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
+from records import put
 
 from vla_trt_ros.bringup import transport_environment
 from vla_trt_ros.cli.progress import bar
@@ -79,13 +78,10 @@ def main() -> int:
         'clock': CLOCK,
         **figures(alone, beside, looks, args.seconds * args.rounds),
     }
-    path = Path(args.json)
-    kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     told = {name: record[name] for name in GOALS}
     # The accuracy of the detector, and the figures of a GPU with its uploads, are other commands'.
-    merged = {**kept, **told, 'beside_the_policy': record}
-    path.write_text(json.dumps(merged, indent=1) + '\n', encoding='utf-8')
-    print(f'wrote {path}')
+    put(args.json, {**told, 'beside_the_policy': record})
+    print(f'wrote {args.json}')
     missed = False
     for name, goal in GOALS.items():
         value = float(str(record[name]))

@@ -1,5 +1,6 @@
 """How good the simulator's detector and classifiers are on scenes that nobody trained on, at every
-precision of their bundles -> benchmarks/perception-accuracy.json
+precision of their bundles -> benchmarks/perception-accuracy.json; the detector's one figure for
+the robot's cameras in float32 -> ``map50`` of benchmarks/perception.json
 
   python benchmarks/perception_accuracy.py --weights runs/detector/detector.pt
 
@@ -19,11 +20,12 @@ from typing import Any
 
 os.environ.setdefault('MUJOCO_GL', 'osmesa')
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / 'training'))
+sys.path[:0] = [str(ROOT / 'training'), str(ROOT / 'benchmarks')]
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from crops import boxes_with_state  # noqa: E402
+from records import put  # noqa: E402
 from scenes import SEEDS, Scene, scenes  # noqa: E402
 
 from vla_trt_ros.bundle import open_bundle  # noqa: E402
@@ -97,6 +99,11 @@ def detector_accuracy(name: str, weights: Path | None, views: dict[str, list[Sce
     return result
 
 
+def headline(detector: Any) -> dict[str, float]:
+    """What is told of a detector in one number."""
+    return {'map50': detector['base_and_wrist']['detect.onnx']['map50']}
+
+
 def classifier_accuracy(name: str, views: dict[str, list[Scene]]) -> Any:
     """Share of right labels on the true boxes, per set of pictures and graph."""
     bundle, found = graphs(name)
@@ -132,6 +139,7 @@ def main() -> int:
     parser.add_argument('--weights', type=Path, metavar='FILE', help="the detector's, in PyTorch")
     parser.add_argument('--pictures', type=int, default=400, help='of each set')
     parser.add_argument('--json', type=Path, default=ROOT / 'benchmarks/perception-accuracy.json')
+    parser.add_argument('--summary', type=Path, default=ROOT / 'benchmarks/perception.json')
     args = parser.parse_args()
     first = SEEDS['held-out']
     views = {
@@ -147,7 +155,8 @@ def main() -> int:
     for name in filter(None, args.classifiers.split(',')):
         record[name] = classifier_accuracy(name, views)
     args.json.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
-    print(f'wrote {args.json}')
+    put(args.summary, headline(record[args.detector]))
+    print(f'wrote {args.json}, {args.summary}')
     return 0
 
 

@@ -15,7 +15,6 @@ bundles. Figures go into the file beside those of perception.py. Run it on an id
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from cpu_nodes import RATE, node, percentile, rate, report, rounded
 from gpu_nodes import PLATFORM, make_bundle, tail
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from records import put
 
 from vla_trt_ros.bringup import transport_environment
 from vla_trt_ros.cli.checks import compute_capability, nvidia_smi
@@ -100,12 +100,9 @@ def main() -> int:
         **figures(resting, looking, looks, args.seconds * args.rounds),
     }
     missed = report(record, GOALS)
-    path = Path(args.json)
-    kept = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     told = {name: record[name] for name in ('gpu_added_ms_p50', 'uploads_per_frame')}
-    merged = {**kept, **told, 'beside_the_policy_on_a_gpu': record}
-    path.write_text(json.dumps(merged, indent=1) + '\n', encoding='utf-8')
-    print(f'wrote {path}')
+    put(args.json, {**told, 'beside_the_policy_on_a_gpu': record})
+    print(f'wrote {args.json}')
     return 1 if missed else 0
 
 

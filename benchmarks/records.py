@@ -31,6 +31,13 @@ def merge(path, records):
     path.write_text(json.dumps(kept + list(records), indent=1) + '\n', encoding='utf-8')
 
 
+def put(path, values):
+    """Write ``values`` into the mapping at ``path``; what else it holds stays."""
+    path = Path(path)
+    held = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+    path.write_text(json.dumps({**held, **values}, indent=1) + '\n', encoding='utf-8')
+
+
 def line(record):
     """A record in a line."""
     stages = ', '.join(f'{s} {record[f"{s}_ms"]}' for s in ('vision', 'prefix', 'denoise'))

@@ -99,3 +99,12 @@ def test_overlap_records_replace_the_same_measurement_and_stay_beside_the_figure
     held = gpu_nodes.with_overlap(held, one | {'on': 2})
     assert held['chunks_per_s'] == 30.0
     assert [(r['precision'], r['on']) for r in held['overlap']] == [('fp8', 1), ('bf16', 2)]
+
+
+def test_what_one_command_puts_into_a_file_leaves_what_others_put_there(records, tmp_path):
+    path = tmp_path / 'figures.json'
+    records.put(path, {'map50': 0.9})
+    records.put(path, {'rate': 1.0, 'detail': {'n': 3}})
+    records.put(path, {'rate': 2.0})
+    expected = {'map50': 0.9, 'rate': 2.0, 'detail': {'n': 3}}
+    assert json.loads(path.read_text()) == expected
