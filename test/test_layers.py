@@ -16,6 +16,7 @@ FLOORS = {
     'gpu_frame': -1,
     'errors': 0,
     'datatypes': 0,
+    'closing': 0,
     'hardware': 0,
     'strict_yaml': 1,
     'tables': 1,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from types import TracebackType
 from typing import Protocol
 
 from vla_trt_ros.backends.base import Array
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.errors import BackendError, NotCapturable
 from vla_trt_ros.gpu.cuda import Event, Graph, Stream, capturing, is_pinned
 from vla_trt_ros.gpu.mirror import Mirror
@@ -51,7 +51,7 @@ Copies = dict[str, tuple[Mirror, Array]]
 _log = logging.getLogger(__name__)
 
 
-class CapturedChain:
+class CapturedChain(Closing):
     """``engines`` in their order, run once and captured. The engines must outlive it.
 
     The caller writes the inputs of the engines and reads their outputs, as with the engines
@@ -158,17 +158,6 @@ class CapturedChain:
             self._graph.close()
         if self._own is not None:
             self._own.close()
-
-    def __enter__(self) -> CapturedChain:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def host_copies(engines: Sequence[Link]) -> tuple[Copies, Copies]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from vla_trt_ros.backends.base import Array
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.gpu.cuda import Stream
 from vla_trt_ros.gpu.mirror import Mirror
 
 
-class GpuEngine(ABC):
+class GpuEngine(Closing):
     """Base of a `base.DeviceEngine`, which sets ``name`` and what follows it."""
 
     name: str
@@ -65,18 +64,3 @@ class GpuEngine(ABC):
             if name in mirrors and not mirrors[name].read:
                 mirrors[name].download(array, handle)
         stream.wait()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Refuse further runs and give memory back; a second call does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

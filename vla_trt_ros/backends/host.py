@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
 
-from vla_trt_ros.backends.base import Array, Buffers, Engine, EngineSource, bind
+from vla_trt_ros.backends.base import Array, Buffers, EngineSource, bind
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.errors import BackendError
 
 
-class HostEngine(ABC):
+class HostEngine(Closing):
     """Base of an engine whose buffers are NumPy arrays."""
 
     def __init__(self, source: EngineSource, buffers: Buffers) -> None:
@@ -44,14 +44,3 @@ class HostEngine(ABC):
     def close(self) -> None:
         """Refuse further runs."""
         self._closed = True
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

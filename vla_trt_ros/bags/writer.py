@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -17,6 +16,7 @@ import yaml
 from vla_trt_ros.bags.decoding import definition_of
 from vla_trt_ros.bags.mcap import McapWriter, Topic
 from vla_trt_ros.bags.parts import METADATA
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.errors import ConfigError, VlaError
 
 FLUSH_EVERY = 1.0
@@ -29,7 +29,7 @@ class BagFull(VlaError):
     """The disk is full; the bag is closed, and what it holds is said."""
 
 
-class BagWriter:
+class BagWriter(Closing):
     """Writes the new bag ``out``; use it in a ``with``. ``split_bytes`` begin a new file,
     0 for one file. ConfigError where ``out`` exists or cannot be made.
     """
@@ -113,17 +113,6 @@ class BagWriter:
         if not self._closed:
             self.flush()
             self._finish()
-
-    def __enter__(self) -> BagWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _begin(self) -> McapWriter:
         path = self.out / f'{self.out.name}_{len(self._done)}.mcap'

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.datatypes import Uint8Array
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.sim.gl import choose_gl
@@ -28,7 +28,7 @@ _MAX_GEOMS = 1000
 _OFF = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
 
 
-class Cameras:
+class Cameras(Closing):
     """The views of one model, all of one size.
 
     The OpenGL context belongs to the thread that made this object: render there.
@@ -92,17 +92,6 @@ class Cameras:
         # An environment that was dropped without close() must not harm another's context either.
         with contextlib.suppress(Exception):
             self.close()
-
-    def __enter__(self) -> Cameras:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_size(width: int, height: int) -> None:

@@ -12,13 +12,13 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.errors import ConfigError
 from vla_trt_ros.sim.dataset import layout
 from vla_trt_ros.sim.dataset.columns import arrow_schema
@@ -36,7 +36,7 @@ from vla_trt_ros.sim.dataset.tables import (
 _VECTORS = (layout.STATE, layout.ACTION)
 
 
-class DatasetWriter:
+class DatasetWriter(Closing):
     """The data set at ``root``, begun or gone on with. One writer at a time: use it in a ``with``.
 
     ConfigError where another writes there, where ``root`` holds something else, or frames of
@@ -116,17 +116,6 @@ class DatasetWriter:
         self._lock.close()
         if not left:
             shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def __enter__(self) -> DatasetWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _check_place(self) -> None:
         recording = self.root / layout.RECORDING
