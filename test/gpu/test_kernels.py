@@ -185,6 +185,7 @@ class Driver:
             self.value = SimpleNamespace(clusterDim=SimpleNamespace())
 
     class CUlaunchAttributeID:
+        CU_LAUNCH_ATTRIBUTE_COOPERATIVE = 2
         CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4
         CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
 
@@ -234,6 +235,14 @@ def test_blocks_of_a_cluster_and_a_chained_launch_are_asked_of_the_driver(gpu):
     assert vars(values[4].clusterDim) == {'x': 3, 'y': 1, 'z': 1}
     assert values[6].programmaticStreamSerializationAllowed == 1
     assert list(alone) == [6]
+
+
+def test_a_cooperative_kernel_stays_so_in_clusters(gpu):
+    kernel = kernels.Kernel(SOURCE, 'whole', target='sm_90a', cooperative=True)
+    kernel.launch((6, 1, 1), (384, 1, 1), (ctypes.c_int(7),), 11, cluster=2)
+    ((_, _, values),) = gpu.launches
+    assert values[2].cooperative == 1
+    assert values[4].clusterDim.x == 2
 
 
 def test_numbers_that_a_source_leaves_open_are_part_of_what_is_compiled(tmp_path, compiled):

@@ -172,6 +172,11 @@ class Kernel:
             chain.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
             chain.value.programmaticStreamSerializationAllowed = 1
             attributes.append(chain)
+        if self._cooperative:
+            whole = cu.CUlaunchAttribute()
+            whole.id = kinds.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+            whole.value.cooperative = 1
+            attributes.append(whole)
         if cluster > 1:
             together = cu.CUlaunchAttribute()
             together.id = kinds.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
