@@ -124,10 +124,7 @@ def main() -> int:
         second = one_run(parameters, args.seconds, args.rate)
         config = open_bundle(bundle).config
     record = {
-        'hardware': nvidia_smi('name,driver_version'),
-        'host': cpu_name(),
-        'python': sys.version.split()[0],
-        'torch': version('torch'),
+        **machine(),
         'setting': f'two 640x480 rgb8 cameras at {args.rate:g} Hz, joint states at 100 Hz, true '
         'size, random weights, one process each for cameras and policy',
         'precision': args.precision,
@@ -185,6 +182,16 @@ def write(path: str, record: dict[str, object]) -> None:
     """The whole file anew."""
     Path(path).write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
     print(f'wrote {path}')
+
+
+def machine() -> dict[str, str]:
+    """What every record says of where it was made."""
+    return {
+        'hardware': nvidia_smi('name,driver_version'),
+        'host': cpu_name(),
+        'python': sys.version.split()[0],
+        'torch': version('torch'),
+    }
 
 
 def make_bundle(folder: Path, precision: str) -> Path:

@@ -20,19 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from cpu_nodes import RATE, node, percentile, rate, report, rounded
-from gpu_nodes import PLATFORM, make_bundle, tail
+from gpu_nodes import PLATFORM, machine, make_bundle, tail
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from records import put
 
 from vla_trt_ros.bringup import transport_environment
-from vla_trt_ros.cli.checks import compute_capability, nvidia_smi
-from vla_trt_ros.hardware import cpu_name
+from vla_trt_ros.cli.checks import compute_capability
 from vla_trt_ros.msg import PerceptionTiming, PolicyTiming
 from vla_trt_ros.nodes.monitor import Monitor
 
@@ -85,10 +83,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         resting, looking, looks = measure(args, Path(folder))
     record = {
-        'hardware': nvidia_smi('name,driver_version'),
-        'host': cpu_name(),
-        'python': sys.version.split()[0],
-        'torch': version('torch'),
+        **machine(),
         'setting': f'two 640x480 rgb8 cameras at 30 Hz; policy of true size, random weights, '
         f'{args.precision}, {args.steps} steps; detectors '
         f'{args.detectors or f"of 23 GFLOP at {SIDE}"}, classifiers '

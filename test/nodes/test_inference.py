@@ -5,46 +5,15 @@ import time
 
 import pytest
 from fakes import FakePolicy, joints, rgb_frame
+from inference_world import World
 
-from vla_trt_ros.config import PolicyConfig, load_platform, load_robot
 from vla_trt_ros.datatypes import Reason
 from vla_trt_ros.errors import BadImage
-from vla_trt_ros.nodes.inference import InferenceThread
-from vla_trt_ros.pipeline import Pipeline
-
-
-class World:
-    """A pipeline whose cameras are fed by hand."""
-
-    def __init__(self, max_rate: float = 1000.0) -> None:
-        self.policy = FakePolicy()
-        settings = PolicyConfig('pi05', 'fake', max_rate=max_rate)
-        self.pipeline = Pipeline(
-            self.policy, load_robot('metaworld'), load_platform('cpu'), settings
-        )
-        self.pipeline.set_prompt('go')
-        self.results: list = []
-        self.states: list = []
-        self.thread = InferenceThread(
-            self.pipeline, time.time_ns, self.results.append, self.states.append
-        )
-
-    def feed(self) -> None:
-        now = time.time_ns()
-        self.pipeline.offer_joints(joints(now, hand_x=0, hand_y=0.5, hand_z=0.2, gripper=1))
-        self.pipeline.offer_image('base', rgb_frame(now))
-        self.pipeline.offer_image('wrist', rgb_frame(now))
-
-    def until(self, condition) -> None:
-        end = time.monotonic() + 5
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.001)
 
 
 @pytest.fixture
 def world():
-    made = World()
+    made = World(FakePolicy())
     made.thread.start()
     yield made
     made.thread.stop()
@@ -91,7 +60,7 @@ def test_engine_failure_does_not_end_the_thread(world):
 
 
 def test_stop_is_quick_while_waiting():
-    made = World()
+    made = World(FakePolicy())
     made.thread.start()
     begin = time.monotonic()
     made.thread.stop()
@@ -101,7 +70,7 @@ def test_stop_is_quick_while_waiting():
 
 
 def test_rate_is_limited():
-    made = World(max_rate=20.0)
+    made = World(FakePolicy(), max_rate=20.0)
     made.thread.start()
     end = time.monotonic() + 1.0
     while time.monotonic() < end:

@@ -3,16 +3,14 @@
 import threading
 import time
 
+import inference_world
 import pytest
-from fakes import FakePolicy, joints, rgb_frame
+from fakes import FakePolicy
+from inference_world import MS
 
-from vla_trt_ros.config import PolicyConfig, load_platform, load_robot
 from vla_trt_ros.datatypes import Reason
 from vla_trt_ros.errors import BackendError, DeviceLost
-from vla_trt_ros.nodes.inference import InferenceThread
-from vla_trt_ros.pipeline import Pipeline
 
-MS = 1_000_000
 ENCODE, DECODE = 0.03, 0.03  # seconds
 
 
@@ -54,34 +52,19 @@ class Slow:
         return self._made
 
 
-class World:
+class World(inference_world.World):
+    """With a `SlowPolicy`; ``times`` of results, and of states the reasons alone."""
+
     def __init__(self, **how) -> None:
-        self.policy = SlowPolicy(**how)
-        settings = PolicyConfig('pi05', 'fake', max_rate=1000.0)
-        self.pipeline = Pipeline(
-            self.policy, load_robot('metaworld'), load_platform('cpu'), settings
-        )
-        self.pipeline.set_prompt('go')
-        self.results, self.states, self.times = [], [], []
-        self.thread = InferenceThread(
-            self.pipeline, time.time_ns, self.take, lambda s: self.states.append(s.reason)
-        )
+        self.times = []
+        super().__init__(SlowPolicy(**how))
 
-    def take(self, result):
+    def take(self, result) -> None:
         self.times.append(time.monotonic())
-        self.results.append(result)
+        super().take(result)
 
-    def feed(self, age_ms: float = 0.0) -> None:
-        now = time.time_ns() - int(age_ms * MS)
-        self.pipeline.offer_joints(joints(now, hand_x=0, hand_y=0.5, hand_z=0.2, gripper=1))
-        self.pipeline.offer_image('base', rgb_frame(now))
-        self.pipeline.offer_image('wrist', rgb_frame(now))
-
-    def until(self, condition) -> None:
-        end = time.monotonic() + 5
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.001)
+    def hear(self, state) -> None:
+        self.states.append(state.reason)
 
     def film(self, seconds: float, every: float = 0.004) -> None:
         end = time.monotonic() + seconds

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vla_trt_ros.bundle import open_bundle
-from vla_trt_ros.config import load_robot, share_dir
+from vla_trt_ros.config import PlatformConfig, StageChoice, load_robot, share_dir
 from vla_trt_ros.datatypes import CameraFrame, Observation
 from vla_trt_ros.export.frames import synthetic_frames
 from vla_trt_ros.export.pi05.fast import add_fast
@@ -14,6 +14,14 @@ from vla_trt_ros.export.pi05.parameters import ModelParameters
 from vla_trt_ros.export.pi05.random_weights import random_model
 from vla_trt_ros.policies.pi05.spec import NANO, ExpertConfig, PrefixConfig, VisionConfig
 from vla_trt_ros.policies.registry import load_policy_from
+
+FAST, ONNX = StageChoice('cuda_graph', 'fp32'), StageChoice('onnxruntime', 'fp32')
+
+
+def platform(vision=FAST, prefix=FAST, denoise=FAST):
+    """A platform of these backends."""
+    return PlatformConfig('here', 'a test', 'sm_90', vision, prefix, denoise, threads=1)
+
 
 TINY = dataclasses.replace(
     NANO,

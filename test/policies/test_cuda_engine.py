@@ -11,18 +11,24 @@ torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[expor
 pytest.importorskip('onnx', reason="needs ONNX: pip install '.[export]'")
 pytest.importorskip('ml_dtypes', reason="needs ml_dtypes: pip install '.[export]'")
 
-from fast_bundles import TINY, actions, make_bundle, observation  # noqa: E402
+from fast_bundles import (  # noqa: E402
+    FAST,
+    ONNX,
+    TINY,
+    actions,
+    make_bundle,
+    observation,
+    platform,
+)
 
 from vla_trt_ros.backends.registry import BACKENDS  # noqa: E402
 from vla_trt_ros.backends.torch_gpu import explained  # noqa: E402
-from vla_trt_ros.config import PlatformConfig, StageChoice  # noqa: E402
+from vla_trt_ros.config import StageChoice  # noqa: E402
 from vla_trt_ros.errors import BackendError, BundleError, ConfigError, DeviceLost  # noqa: E402
 from vla_trt_ros.export.pi05.fast import add_fast, fast_engines  # noqa: E402
 from vla_trt_ros.gpu import cuda  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.network import Network, _target  # noqa: E402
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
-
-FAST, ONNX = StageChoice('cuda_graph', 'fp32'), StageChoice('onnxruntime', 'fp32')
 
 
 @pytest.fixture(scope='module')
@@ -33,10 +39,6 @@ def bundle(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setitem(BACKENDS, 'cuda_graph', 'vla_trt_ros.policies.pi05.cuda.engine:on_cpu')
-
-
-def platform(vision=FAST, prefix=FAST, denoise=FAST):
-    return PlatformConfig('here', 'a test', 'sm_90', vision, prefix, denoise, threads=1)
 
 
 @pytest.fixture(scope='module')

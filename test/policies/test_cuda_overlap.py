@@ -11,16 +11,18 @@ torch = pytest.importorskip('torch', reason="needs PyTorch: pip install '.[expor
 pytest.importorskip('onnx', reason="needs ONNX: pip install '.[export]'")
 pytest.importorskip('ml_dtypes', reason="needs ml_dtypes: pip install '.[export]'")
 
-from fast_bundles import TINY, make_bundle  # noqa: E402
+from fast_bundles import (  # noqa: E402
+    ONNX,
+    TINY,
+    make_bundle,
+    platform,
+)
 
 from vla_trt_ros.backends.registry import BACKENDS  # noqa: E402
-from vla_trt_ros.config import PlatformConfig, StageChoice  # noqa: E402
 from vla_trt_ros.errors import BackendError, ConfigError  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.network import Network  # noqa: E402
 from vla_trt_ros.policies.pi05.engines import load_engines  # noqa: E402
 from vla_trt_ros.policies.registry import load_policy_from  # noqa: E402
-
-FAST, ONNX = StageChoice('cuda_graph', 'fp32'), StageChoice('onnxruntime', 'fp32')
 
 
 @pytest.fixture(scope='module')
@@ -31,10 +33,6 @@ def bundle(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     monkeypatch.setitem(BACKENDS, 'cuda_graph', 'vla_trt_ros.policies.pi05.cuda.engine:on_cpu')
-
-
-def platform(vision=FAST, prefix=FAST, denoise=FAST):
-    return PlatformConfig('here', 'a test', 'sm_90', vision, prefix, denoise, threads=1)
 
 
 @pytest.fixture
