@@ -283,13 +283,15 @@ class LazyCuda(Cuda):
 class RacingCuda(Cuda):
     """Streams that race: nothing runs before somebody waits, then entries of all streams run in an
     order drawn from ``seed``, as far as events allow. An order that is not enforced shows as wrong
-    numbers at some seed.
+    numbers at some seed. ``ran`` names the copies and engines in the order in which they ran.
     """
 
     def __init__(self, seed, **facts):
         super().__init__(**facts)
         self._random = random.Random(seed)
-        self._last = None
+        self.ran = []
+        self._last = self._origin = None
+        self._forked = set()
         self._queues = {}
         self._events = {}
 
@@ -317,35 +319,77 @@ class RacingCuda(Cuda):
 
     def go_on(self):
         """Run for a time that the seed says."""
-        for _ in range(self._random.randrange(40)):
+        for _ in range(self._random.randrange(120)):
             self.step()
 
     def queue(self, name, action, stream=None):
         self.log.append(name)
-        if self.capture is not None:
-            self.capture.append((name, action))
-        elif stream is None:
+
+        def run():
+            self.ran.append(name)
             action()
+
+        if self.capture is not None:
+            self._keep(stream or self._origin, run)
+        elif stream is None:
+            run()
         else:
-            self.put(stream, action)
+            self.put(stream, run)
+
+    def _keep(self, stream, action, recorded=None, held=None):
+        assert stream in self._forked, 'CUDA refuses work of a stream that is not captured'
+        self.capture.append((stream, action, recorded, held))
 
     def cudaMemcpyAsync(self, to, source, count, kind, stream):
         name = {1: 'upload', 2: 'download'}[kind]
         self.queue(name, lambda: ctypes.memmove(to, source, count), stream)
         return (OK,)
 
+    def cudaStreamBeginCapture(self, stream, mode):
+        self._origin, self._forked = stream, {stream}
+        return super().cudaStreamBeginCapture(stream, mode)
+
+    def cudaStreamEndCapture(self, stream):
+        graph = self.capture
+        _, captured = super().cudaStreamEndCapture(stream)
+        forks = {entry[0] for entry in graph} - {stream}
+        for fork in forks:
+            *_, (last, event) = [(i, e[2]) for i, e in enumerate(graph) if e[0] == fork]
+            joins = ((e[0], e[3]) == (stream, event) for e in graph[last:] if event)
+            assert any(joins), 'a forked stream was not joined'
+        return OK, (stream, captured)
+
     def cudaGraphLaunch(self, graph, stream):
+        """Streams that the capture forked into race here too, each launch with queues anew."""
         self.log.append('graph')
-        for _, action in graph:
-            self.put(stream, action)
+        origin, entries = graph
+        launch, marks = object(), {}
+        for where, action, recorded, held in entries:
+            queue = stream if where == origin else (where, launch)
+            self.put(queue, action, marks.get(held))
+            if recorded is not None:
+                mark = marks[recorded] = self._events[recorded] = SimpleNamespace(done=False)
+                self.put(queue, lambda mark=mark: setattr(mark, 'done', True))
         return (OK,)
 
     def cudaEventRecord(self, event, stream):
+        if self.capture is not None:
+            self._keep(stream, lambda: None, recorded=event)
+            return (OK,)
         mark = self._events[event] = SimpleNamespace(done=False)
         self.put(stream, lambda: setattr(mark, 'done', True))
         return (OK,)
 
+    def cudaEventRecordWithFlags(self, event, stream, flags):
+        super().cudaEventRecordWithFlags(event, stream, flags)
+        return self.cudaEventRecord(event, stream)
+
     def cudaStreamWaitEvent(self, stream, event, flags):
+        if self.capture is not None:
+            assert event in {entry[2] for entry in self.capture}, 'CUDA refuses other events'
+            self._forked.add(stream)
+            self._keep(stream, lambda: None, held=event)
+            return (OK,)
         self.put(stream, lambda: None, self._events.get(event))
         return (OK,)
 

@@ -1,7 +1,8 @@
 """A chain of engines on a GPU as one CUDA graph: copies in, every engine, copies out.
 
 Launching one graph costs a few microseconds of the processor where queueing every kernel costs
-milliseconds. Events between the stages are part of the graph, so that every launch is timed.
+milliseconds. Events between the stages are part of the graph, so that every launch is timed. What
+the first engine does not read is copied in while it runs.
 """
 
 from __future__ import annotations
@@ -77,9 +78,11 @@ class CapturedChain(Closing):
         self._stream = stream or self._own
         self._launched_on = self.stream.handle
         before, after = host_copies(engines)
-        self._before = {n: copy for n, copy in before.items() if n not in on_gpu}
+        copies = {n: copy for n, copy in before.items() if n not in on_gpu}
+        self._before = {n: copy for n, copy in copies.items() if n in engines[0].inputs}
+        self._beside = BesideCopies({n: c for n, c in copies.items() if n not in self._before})
         self._after = {n: copy for n, copy in after.items() if n not in on_gpu}
-        for name, (_, array) in (*self._before.items(), *self._after.items()):
+        for name, (_, array) in (*copies.items(), *self._after.items()):
             if not is_pinned(array):
                 raise BackendError(
                     f'buffer {name!r} is not page-locked, and a captured copy needs that; let the '
@@ -114,10 +117,13 @@ class CapturedChain(Closing):
     def _queue(self, stream: int) -> None:
         marks = iter(self._marks)
         next(marks).record_in_graph(stream)
+        self._beside.begin(stream)
         for mirror, array in self._before.values():
             mirror.upload(array, stream)
-        for engine in self._engines:
+        for number, engine in enumerate(self._engines):
             next(marks).record_in_graph(stream)
+            if number == 1:
+                self._beside.end(stream)
             engine.enqueue(stream=stream)
         next(marks).record_in_graph(stream)
         for mirror, array in self._after.values():
@@ -142,8 +148,8 @@ class CapturedChain(Closing):
         self.wait()
 
     def stage_ms(self) -> dict[str, float]:
-        """Milliseconds of the last launch, which must be done: 'upload' (the chain's own copies),
-        each stage by its name, 'download'.
+        """Milliseconds of the last launch, which must be done: 'upload' (copies in front of the
+        first stage), each stage by its name, 'download'.
         """
         names = ('upload', *(e.name.partition(',')[0] for e in self._engines), 'download')
         spans = pairwise(self._marks)
@@ -156,8 +162,40 @@ class CapturedChain(Closing):
         """Destroy the graph; the engines stay."""
         if self._graph is not None:
             self._graph.close()
+        self._beside.close()
         if self._own is not None:
             self._own.close()
+
+
+class BesideCopies(Closing):
+    """``copies`` to the GPU on a stream of their own, beside what is queued between `begin` and
+    `end`. Both may be captured.
+    """
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies = tuple(copies.values())
+        self._stream = Stream() if copies else None
+        self._begun, self._done = Event(timing=False), Event(timing=False)
+
+    def begin(self, stream: int) -> None:
+        """Queue the copies behind what is on ``stream`` by now."""
+        if self._stream is None:
+            return
+        self._begun.record(stream)
+        self._begun.hold(self._stream.handle)
+        for mirror, array in self._copies:
+            mirror.upload(array, self._stream.handle)
+        self._done.record(self._stream.handle)
+
+    def end(self, stream: int) -> None:
+        """Let ``stream`` go on when they are done."""
+        if self._stream is not None:
+            self._done.hold(stream)
+
+    def close(self) -> None:
+        """Destroy the stream."""
+        if self._stream is not None:
+            self._stream.close()
 
 
 def host_copies(engines: Sequence[Link]) -> tuple[Copies, Copies]:
