@@ -1,5 +1,6 @@
 """All denoise steps in one kernel against plain PyTorch, on a GPU of compute capability 9.0."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0)
 pytest.importorskip('cuda.core', reason="pip install '.[tensorrt]'")
 
 from vla_trt_ros.export.pi05.random_weights import random_model  # noqa: E402
+from vla_trt_ros.policies.pi05.cuda import persistent  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.buffers import make_buffers  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.fold import fold  # noqa: E402
 from vla_trt_ros.policies.pi05.cuda.graphs import Graphs  # noqa: E402
@@ -42,6 +44,8 @@ SHAPES = [
     (2, 48, 10, 560),
     (1, 48, 13, 257),
     (1, 48, 64, 300),
+    (1, 16, 50, 3),
+    (1, 16, 4, 1),
 ]
 
 
@@ -109,3 +113,24 @@ def test_replays_repeat_to_the_bit_and_switch_steps(network):
         results[steps].add(actions)
     assert [len(x) for x in results.values()] == [1, 1]
     assert results[1] != results[2]
+
+
+def test_a_stream_that_is_asked_for_too_early_is_asked_for_again(network, monkeypatch, tmp_path):
+    """Six blocks before all have stored it, words are missing: the product sees that."""
+    weights, tables = network
+
+    def run(early):
+        source = persistent.SOURCE.parent
+        folder = shutil.copytree(source, tmp_path / f'early {early}')
+        stream = folder / 'denoise' / 'stream.cu'
+        told = '16 * LIVE_SLICES * (now + 1)'
+        text = stream.read_text()
+        assert text.count(told) == 1
+        stream.write_text(text.replace(told, f'{told} - {early}'))
+        with monkeypatch.context() as patched:
+            patched.setattr(persistent, 'SOURCE', folder / 'denoise.cu')
+            made = stages(weights, whole(SHAPES[0][2]), *SHAPES[0])
+            return made.denoise(tables[2]).clone()
+
+    with torch.no_grad():
+        assert torch.equal(run(early=6), run(early=0))

@@ -6,6 +6,7 @@ import gc
 import logging
 import tracemalloc
 from contextlib import ExitStack
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,13 +121,14 @@ def test_nothing_is_allocated_once_it_runs(runner, gpu, monkeypatch):
     monkeypatch.setattr(gpu, '_allocate', lambda count: pytest.fail('memory for the GPU'))
     tracemalloc.start()
     try:
-        tick(0)
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for i in range(200):
-            tick(i)
-        gc.collect()
-        assert tracemalloc.get_traced_memory()[0] - before < 4096
+        held = []
+        for _ in range(3):
+            for i in range(200):
+                tick(i)
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+        # A cache of Python's may grow once in between, not in every round.
+        assert min(after - before for before, after in pairwise(held)) < 4096
     finally:
         tracemalloc.stop()
 

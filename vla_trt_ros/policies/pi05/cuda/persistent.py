@@ -21,12 +21,12 @@ from vla_trt_ros.policies.pi05.cuda.tables import StepTables
 SOURCE = Path(__file__).parent / 'kernels' / 'denoise.cu'
 TARGET = 'sm_90a'
 BLOCKS, THREADS = 128, 384
-PACE = 300
-"""Cycles between pieces of 4 KiB that a block asks for."""
+PACES = {32: 250, 64: 400}
+"""Up to so many rows: cycles between pieces of 4 KiB that a block asks for."""
 SHARED = (64 + 32 + 16 + 64 + 32 + 16 + 2) * 1024
 """Bytes of a block: activations, four slices of weights, sums, the rest with alignment."""
-WORKSPACE = 9 * 1024 * 1024
-"""As layout.cu has it, rounded up."""
+WORKSPACE = 10 * 1024 * 1024
+"""As layout.cu has it, rounded up; the compiler compares them."""
 COUNTERS = 4096
 KEYS = 1024
 """The most prefix and suffix tokens: 16 parts of 64 keys."""
@@ -112,7 +112,7 @@ class PersistentDenoise:
             SOURCE,
             'denoise',
             target=TARGET,
-            defines={'HORIZON': weights.config.horizon},
+            defines={'HORIZON': weights.config.horizon, 'WORKSPACE': WORKSPACE},
             shared=SHARED,
             cooperative=True,
         )
@@ -160,7 +160,7 @@ class PersistentDenoise:
             weights.config.horizon,
             buffers.rows,
             buffers.keys.shape[1],
-            PACE,
+            next(pace for rows, pace in PACES.items() if weights.config.horizon <= rows),
         )
         self._counters.zero_()
         stream = torch.cuda.current_stream().cuda_stream

@@ -4,10 +4,12 @@
 // the same slice of every weight matrix and asks for the next layer's slice as soon as it has used
 // this one's, so that memory streams while blocks wait for each other.
 //
-// What few blocks read, they wait for on the data itself: a word of all ones is not there yet. No
-// result has these bits. The one reader, or the writer a layer on, sets them again. The stream,
-// which all blocks read, has counters that only rise; they also order the setting of ones before
-// the next use. Sums have a fixed order.
+// All data that blocks exchange says itself whether it is there: a word of all ones is not yet. No
+// result has these bits. Who waits looks again and again. The stream, which all blocks read, comes by
+// the copy engine: a counter hints that it may be there, the product looks through what came, and asks
+// once more if a word was missing. The one reader, or the writer half a layer or a layer on, sets
+// ones again; counters that only rise, on which nobody waits long, order that before the next use.
+// Sums have a fixed order.
 //
 // Activations are the 64-row operand of wgmma, rows beyond the horizon hold what is there and end
 // nowhere. Tiles of 128 bytes a row stand in memory as wgmma reads them, 16-byte units swizzled.
@@ -22,7 +24,7 @@
 #include "denoise/block.cu"
 #include "denoise/loads.cu"
 #include "denoise/attention.cu"
-#include "denoise/latents.cu"
 #include "denoise/stream.cu"
+#include "denoise/latents.cu"
 #include "denoise/products.cu"
 #include "denoise/steps.cu"

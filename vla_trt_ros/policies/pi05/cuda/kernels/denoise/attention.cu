@@ -1,79 +1,58 @@
 // Attention by parts of the keys; their sum.
 
-// Queries to A, and keys and values of the suffix behind those of the prefix, in one wait; `first`:
-// the suffix's first key of this part, negative if it is in front.
-__device__ __forceinline__ void Block::gather_with_suffix(const u8* queries, const u8* from,
-                                                          int first, bool cached) {
-    constexpr int UNITS = (2 * HORIZON + 7) / 8;  // eight rows at a time: keys, then values
-    uint4 q[TURNS * 4], v[UNITS];
-    int unit = thread & 31;
-    auto row = [&](int i) { return min(8 * i + (thread >> 5), 2 * HORIZON - 1); };
-    await(
-        [&] {
-            look(q, [&](int i) { return queries + place<4>(i); });
-            look(v, [&](int i) {
-                int r = row(i), values = r >= HORIZON;
-                return from + values * (SUFFIX_BYTES / 2) + (r - values * HORIZON) * DIM * 2 +
-                       unit * 16;
-            });
-        },
-        [&] { return is_there(q) & is_there(v); });
-    store_gathered<4>(q);
-    if (cached) {
-        wait_bytes(barrier(KEYS_HERE), weights_parity);
-        wait_bytes(barrier(VALUES_HERE), weights_parity);
-    }
-    u32 column = (unit >> 3) * CHUNK;
-#pragma unroll
-    for (int i = 0; i < UNITS; i++) {
-        int r = row(i), values = r >= HORIZON, key = first + r - values * HORIZON;
-        if (key >= 0 && key < PART_KEYS)
-            store_shared(base + (values ? VALUES : KEYS) + column + swizzled(key, (unit & 7) * 16),
-                         v[i]);
-    }
-    // Weights of what is behind the suffix are zero; what is there may be anything but infinite.
-    for (int key = first + HORIZON + (thread >> 5); key < PART_KEYS; key += 8)
-        store_shared(base + VALUES + column + swizzled(key, (unit & 7) * 16),
-                     make_uint4(0, 0, 0, 0));
-}
-
 // The horizon's rows of one head to one part of the keys.
 __device__ __forceinline__ void Block::attend(int step, int layer) {
     int head = block & 7, part = block >> 3;
-    int prefix = valid, keys = prefix + HORIZON;
     u32 now = turn(step, layer);
-    if (part * PART_KEYS >= keys) {
+    if (part >= parts) {
         if (thread == 0) release(KEYS_FREE);
         return;
     }
-    const u8* rotated = copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK;
-    bool cached = part * PART_KEYS < prefix;
-    if ((part + 1) * PART_KEYS > prefix) {
-        gather_with_suffix(rotated, copy_of(SUFFIX, SUFFIX_BYTES, now), prefix - part * PART_KEYS,
-                           cached);
-    } else {
-        gather<4>(rotated);
+    // A warp has a row of the suffix's keys or values.
+    int unit = thread & 31, values = thread >> 7, row = (thread >> 5) & 3;
+    static_assert(SUFFIX_ROWS == 4, "rows of keys and of values are warps of a warpgroup");
+    const u8* queries = copy_of(ROTATED, ROTATED_BYTES, now) + head * 4 * CHUNK;
+    const u8* suffix = copy_of(SUFFIX, SUFFIX_BYTES, now) + values * (SUFFIX_BYTES / 2) +
+                       (keys.suffix_first + row) * DIM * 2 + unit * 16;
+    uint4 q[TURNS * 4] = {}, v = {};
+    bool has = row < keys.suffix;
+    await(
+        [&] {
+            look_at<4>(q, queries);
+            look_if(has, suffix, v);
+        },
+        [&] { return is_there(q) & is_there(v); });
+    store_gathered<4>(q);
+    u32 tiles = base + (values ? VALUES : KEYS) + (unit >> 3) * CHUNK;
+    if (keys.prefix) {
         wait_bytes(barrier(KEYS_HERE), weights_parity);
         wait_bytes(barrier(VALUES_HERE), weights_parity);
+    } else if (values) {
+        // Weights of what is in front of the suffix are zero; what is there may be infinite.
+        for (int key = row; key < PART_KEYS - keys.suffix; key += 4)
+            store_shared(tiles + swizzled(key, (unit & 7) * 16), make_uint4(0, 0, 0, 0));
     }
+    if (has) store_shared(tiles + swizzled(PART_KEYS - keys.suffix + row, (unit & 7) * 16), v);
     fence_shared();
     together();
 
     float s[32] = {};
     begin_products();
-    u64 queries = tile(base + A), key_tile = tile(base + KEYS);
+    u64 query_tile = tile(base + A), key_tile = tile(base + KEYS);
 #pragma unroll
     for (int k = 0; k < 16; k++) {
         int at = ((k >> 2) * CHUNK + (k & 3) * 32) / 16;
-        multiply_bf16(s, queries + at, key_tile + at, k);
+        multiply_bf16(s, query_tile + at, key_tile + at, k);
     }
     end_products();
     constexpr float SCALE = 1.4426950408889634f / 16.0f;
     float top[2] = {-1e30f, -1e30f}, weight[2] = {0.0f, 0.0f};
-    if ((part + 1) * PART_KEYS > keys) {
+    if (keys.prefix + keys.suffix < PART_KEYS) {
 #pragma unroll
-        for (int i = 0; i < 32; i++)
-            if (part * PART_KEYS + (i >> 2) * 8 + 2 * lane4 + (i & 1) >= keys) s[i] = -1e30f;
+        for (int i = 0; i < 32; i++) {
+            int key = (i >> 2) * 8 + 2 * lane4 + (i & 1);
+            if (key >= keys.prefix && key < PART_KEYS - keys.suffix) s[i] = -1e30f;
+        }
     }
 #pragma unroll
     for (int i = 0; i < 32; i++) top[(i >> 1) & 1] = fmaxf(top[(i >> 1) & 1], s[i]);
@@ -99,15 +78,18 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
     for (int k = 0; k < 4; k++)
         multiply_values(o, w[4 * k], w[4 * k + 1], w[4 * k + 2], w[4 * k + 3],
                         value_tile + k * 128, k);
-    end_products();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         weight[half] += __shfl_xor_sync(~0u, weight[half], 1);
         weight[half] += __shfl_xor_sync(~0u, weight[half], 2);
-        int row = 16 * warp + quad + 8 * half;
-        if (row >= HORIZON) continue;
+    }
+    end_products();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        int to_row = 16 * warp + quad + 8 * half;
+        if (to_row >= HORIZON) continue;
         float over = 1.0f / weight[half];
-        int at = (part * HEADS + head) * 64 + row;
+        int at = (part * HEADS + head) * 64 + to_row;
         if (group == 0 && lane4 == 0)
             put((u32*)(p.workspace + LOG_WEIGHTS) + at,
                 __float_as_uint(top[half] + __log2f(weight[half])));
@@ -129,22 +111,21 @@ __device__ __forceinline__ void Block::attend(int step, int layer) {
 __device__ __forceinline__ void Block::merge(int step, int layer) {
     int head = block & 7, owner = block >> 3, per = (HORIZON + PARTS - 1) / PARTS;
     if (owner * per >= HORIZON) return;
-    int parts = (valid + HORIZON + PART_KEYS - 1) / PART_KEYS;
     float inverse = p.inverse[4 * layer + 1];
     u32 now = turn(step, layer);
     int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
     bool mine = (thread >> 6) < per && row < HORIZON;
     u8* weights = p.workspace + LOG_WEIGHTS + (head * 64 + row) * 4;
     u8* from = p.workspace + PARTIAL + ((head * 64 + row) * DIM + column) * 2;
-    constexpr int NEXT = HEADS * 64;
+    constexpr int NEXT_PART = HEADS * 64;
     u32 w[PARTS];
     uint2 v[PARTS];
     if (mine) {
         auto part = [&](int i) { return i < parts ? i : 0; };
         await(
             [&] {
-                look(w, [&](int i) { return weights + part(i) * NEXT * 4; });
-                look(v, [&](int i) { return from + part(i) * NEXT * DIM * 2; });
+                look(w, [&](int i) { return weights + part(i) * NEXT_PART * 4; });
+                look(v, [&](int i) { return from + part(i) * NEXT_PART * DIM * 2; });
             },
             [&] { return is_there(w) & is_there(v); });
     }
@@ -179,7 +160,6 @@ __device__ __forceinline__ void Block::clear_parts() {
     int head = block & 7, owner = block >> 3, per = (HORIZON + PARTS - 1) / PARTS;
     int row = owner * per + (thread >> 6), column = 4 * (thread & 63);
     if ((thread >> 6) >= per || row >= HORIZON) return;
-    int parts = (valid + HORIZON + PART_KEYS - 1) / PART_KEYS;
     u8* weights = p.workspace + LOG_WEIGHTS + (head * 64 + row) * 4;
     u8* from = p.workspace + PARTIAL + ((head * 64 + row) * DIM + column) * 2;
 #pragma unroll 4

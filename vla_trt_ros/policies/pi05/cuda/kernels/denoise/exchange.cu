@@ -1,33 +1,43 @@
 // Signals between blocks, and data that says itself whether it is there.
 
-// The threads that compute; one more warp brings weights.
+// The threads that compute; one more warp brings weights, another keeps order.
 __device__ __forceinline__ void together() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 
-// Every thread's writes are visible to whom waits for `counter`.
-__device__ __forceinline__ void signal(u32* counters, int counter) {
-    fence_global();
-    together();
-    if (threadIdx.x == 0)
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters + 32 * counter)
-                     : "memory");
+// Whether any of them says so.
+__device__ __forceinline__ bool together_any(bool mine) {
+    u32 any;
+    asm volatile(
+        "{.reg .pred p, q;\n setp.ne.u32 p, %1, 0;\n bar.red.or.pred q, 1, 256, p;\n"
+        "selp.u32 %0, 1, 0, q;}"
+        : "=r"(any)
+        : "r"((u32)mine)
+        : "memory");
+    return any;
+}
+
+// One thread: what it has seen is visible to whom waits for `counter`.
+__device__ __forceinline__ void count(u32* counters, int counter) {
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters + 32 * counter)
+                 : "memory");
+}
+
+// One thread: that something was stored, before it may be seen.
+__device__ __forceinline__ void hint(u32* counters, int counter) {
+    asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(counters + 32 * counter)
+                 : "memory");
+}
+
+// The threads that compute: they are past the place that `counter` counts. They do not wait; the
+// warp that keeps order does, and counts.
+__device__ __forceinline__ void pass(int counter) {
+    asm volatile("bar.arrive %0, 288;" ::"r"(2 + counter) : "memory");
+}
+__device__ __forceinline__ void passed(int counter) {
+    asm volatile("bar.sync %0, 288;" ::"r"(2 + counter) : "memory");
 }
 
 // Cycles, seconds of them: what does not come by then is a fault; stop, do not hang.
 constexpr long long PATIENCE = 1ll << 33;
-
-// One thread.
-__device__ __forceinline__ void wait_for(u32* counters, int counter, u32 target) {
-    long long begin = clock64();
-    while (true) {
-        u32 seen;
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                     : "=r"(seen)
-                     : "l"(counters + 32 * counter)
-                     : "memory");
-        if ((int)(seen - target) >= 0) return;
-        if (clock64() - begin > PATIENCE) __trap();
-    }
-}
 
 constexpr u32 NOT_YET = 0xffffffffu;
 
@@ -62,6 +72,45 @@ __device__ __forceinline__ void look(const void* at, uint4& v) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                  : "l"(at)
                  : "memory");
+}
+
+// Nothing where `wanted` is false, and no branch.
+__device__ __forceinline__ void look_if(bool wanted, const void* at, uint4& v) {
+    asm volatile(
+        "{.reg .pred p;\n setp.ne.u32 p, %5, 0;\n"
+        "@p ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
+        : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w)
+        : "l"(at), "r"((u32)wanted)
+        : "memory");
+}
+
+// One thread, until a counter is at its target.
+template <typename Look>
+__device__ __forceinline__ void await_count(Look look, u32 target) {
+    long long begin = clock64();
+    while ((int)(look() - target) < 0)
+        if (clock64() - begin > PATIENCE) __trap();
+}
+__device__ __forceinline__ void wait_for(const u32* counters, int counter, u32 target) {
+    await_count(
+        [&] {
+            u32 seen;
+            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+                         : "=r"(seen)
+                         : "l"(counters + 32 * counter)
+                         : "memory");
+            return seen;
+        },
+        target);
+}
+__device__ __forceinline__ void wait_for_hint(const u32* counters, int counter, u32 target) {
+    await_count(
+        [&] {
+            u32 seen;
+            look(counters + 32 * counter, seen);
+            return seen;
+        },
+        target);
 }
 
 __device__ __forceinline__ bool is_there(u32 v) { return v != NOT_YET; }

@@ -21,18 +21,27 @@ constexpr int A = 0, W_QKV = 64 * 1024, W_OUT = W_QKV + QKV_BYTES, W_UP = W_OUT 
 constexpr int KEYS = W_UP, VALUES = W_DOWN, HALF_UP = UP_BYTES / 2;
 constexpr int KEYS_BYTES = PART_KEYS * DIM * 2, PIECE = 4096;
 
-// Workspace in device memory. What has two copies is used in turn.
-constexpr int XS = 0, LAST = XS + 8 * CHUNK, SQUARES = LAST + 64 * WIDTH * 2,
-              ROTATED = SQUARES + 64 * GROUPS * 4, ROTATED_BYTES = HEADS * 4 * CHUNK,
+// Workspace in device memory. What has two copies is used in turn: the stream and its squares in
+// front of a layer and in its middle, sums of out and of down, latents step by step, the others layer
+// by layer.
+constexpr int XS = 0, XS_BYTES = 8 * CHUNK, LAST = XS + 2 * XS_BYTES,
+              LAST_SQUARES = LAST + 64 * WIDTH * 2, SQUARES_BYTES = 64 * GROUPS * 4,
+              SQUARES = LAST_SQUARES + SQUARES_BYTES, ROTATED = SQUARES + 2 * SQUARES_BYTES,
+              ROTATED_BYTES = HEADS * 4 * CHUNK,
               SUFFIX = ROTATED + 2 * ROTATED_BYTES, SUFFIX_BYTES = 2 * 64 * DIM * 2,
               ATTENDED = SUFFIX + 2 * SUFFIX_BYTES, ATTENDED_BYTES = 16 * CHUNK,
               HIDDEN = ATTENDED + 2 * ATTENDED_BYTES, HIDDEN_BYTES = 32 * CHUNK,
               LOG_WEIGHTS = HIDDEN + 2 * HIDDEN_BYTES,
               PARTIAL = LOG_WEIGHTS + PARTS * HEADS * 64 * 4,
-              SUMS = PARTIAL + PARTS * HEADS * 64 * DIM * 2;
+              SUMS = PARTIAL + PARTS * HEADS * 64 * DIM * 2,
+              SUMS_BYTES = 16 * SLICES * SLICES * 8 * 64 * 4,
+              NEXT = SUMS + 2 * SUMS_BYTES, NEXT_BYTES = 64 * ACTIONS * 4;  // latents
+static_assert(NEXT + 2 * NEXT_BYTES <= WORKSPACE, "persistent.py allocates too little");
 
-// Counters, 128 bytes apart: the stream in front of a layer, in front of gate and up; latents.
-enum Counter { STREAM, MIDDLE, MOVED };
+// Counters, 128 bytes apart: blocks that are past a layer's begin, past its middle. Hints, no promises:
+// blocks that have stored their part of the stream in front of a layer, and in its middle; their part
+// of the heads.
+enum Counter { STREAM, MIDDLE, STREAM_STORED, HEADS_STORED = STREAM_STORED + 2 };
 
 struct Arguments {
     const u8* weights;

@@ -2,11 +2,11 @@
 
 // The prefix's keys and values in tiles, once for all steps.
 __device__ __forceinline__ void Block::order_keys() {
-    int prefix = valid, parts = (prefix + PART_KEYS - 1) / PART_KEYS;
     for (int i = block; i < p.layers * parts * 2; i += gridDim.x) {
         int layer = i / (2 * parts), part = (i >> 1) % parts, unit = thread & 31;
+        Keys here = keys_of(part, parts, valid);
         const u16* from = i & 1 ? p.values : p.keys;
-        from += ((u64)layer * p.positions + part * PART_KEYS) * DIM + unit * 8;
+        from += ((u64)layer * p.positions + here.first) * DIM + unit * 8;
         u8* to = p.tiles + ((layer * PARTS + part) * 2 + (i & 1)) * (u64)KEYS_BYTES +
                  (unit >> 3) * CHUNK;
         uint4 v[8];
@@ -14,7 +14,7 @@ __device__ __forceinline__ void Block::order_keys() {
         for (int k = 0; k < 8; k++) {
             int key = 8 * k + (thread >> 5);
             v[k] = make_uint4(0, 0, 0, 0);
-            if (part * PART_KEYS + key < prefix) v[k] = *(const uint4*)(from + key * DIM);
+            if (key < here.prefix) v[k] = *(const uint4*)(from + key * DIM);
         }
 #pragma unroll
         for (int k = 0; k < 8; k++)
@@ -41,7 +41,7 @@ __constant__ Load LOADS[7] = {
 __device__ __forceinline__ void Block::produce() {
     long long due = clock64();
     int part = block >> 3, layer = 0;
-    bool cached = part * PART_KEYS < valid;
+    bool cached = part < parts && keys.prefix;
     for (int turn = 0; turn < p.steps * p.layers; turn++) {
 #pragma unroll 1
         for (int which = 0; which < 7; which++) {

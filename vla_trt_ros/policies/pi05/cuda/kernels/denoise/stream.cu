@@ -1,5 +1,6 @@
 // The residual stream. Eight blocks share 64 columns: each adds up eight rows of them, two columns a
-// thread, x[0] and x[1], and stores them. Counters say that all is there; the copy engine brings it.
+// thread, x[0] and x[1], and stores them. The copy engine brings it, which cannot look whether a word
+// is there: a product with it does, and asks once more if one is not.
 
 constexpr int LIVE_SLICES = (HORIZON + 7) / 8;  // blocks of the eight that have rows
 // Of a chunk of the stream, which has no more rows: products read on into the next chunk.
@@ -16,87 +17,86 @@ __device__ __forceinline__ Part part_of(int block, int thread) {
     return {slice, columns, 8 * slice + (thread >> 5), column};
 }
 
-__device__ __forceinline__ void Block::store_stream(float2 factor, float inverse, bool last) {
+enum Place { BEGIN, HALFWAY, END };  // in front of a layer, in its middle, behind the last one
+
+// First what others wait for; then sums of squares, and the other copy is emptied, of which all
+// readers have had their use: what is stored here was made of it. All threads that compute.
+__device__ __forceinline__ void Block::store_stream(float2 factor, float inverse, int place) {
     Part part = part_of(block, thread);
     int lane = thread & 31, row = part.row, column = part.column;
     float y0 = x[0] * factor.x, y1 = x[1] * factor.y;
     float square = x[0] * x[0] + x[1] * x[1];
-    for (int i = 16; i; i >>= 1) square += __shfl_xor_sync(~0u, square, i);
-    if (row >= HORIZON) return;
-    if (lane == 0) ((float*)(p.workspace + SQUARES))[row * GROUPS + part.columns] = square;
-    if (last)
-        ((u32*)(p.workspace + LAST))[(row * WIDTH + column) / 2] = pack_bf16(y0, y1);
-    else
-        *(u16*)(p.workspace + XS + (column >> 7) * STREAM_CHUNK +
-                swizzled(row, column & 127)) =
-            pack_fp8(y0 * inverse, y1 * inverse);
-}
-
-// Thread 0: half of it for each warpgroup.
-__device__ __forceinline__ void Block::ask_stream() {
-    constexpr int BYTES = 4 * STREAM_CHUNK;
-    fence_global();
-    for (int half = 0; half < 2; half++) {
-        expect(barrier(A0 + half), BYTES);
-        copy_bulk(base + A + half * BYTES, p.workspace + XS + half * BYTES, BYTES,
-                  barrier(A0 + half));
-    }
-}
-
-// 1 / root mean square of each row, from the groups' sums of squares: begun here, ...
-__device__ __forceinline__ void Block::load_squares(float4 (&sums)[4]) const {
-    if (thread < 64) {
-        const float4* from = (const float4*)(p.workspace + SQUARES) + thread * 4;
-        for (int i = 0; i < 4; i++) sums[i] = __ldcg(from + i);
-    }
-}
-// ... ended here; visible behind the next together().
-__device__ __forceinline__ void Block::store_row_scales(const float4 (&sums)[4]) const {
-    if (thread < 64) {
-        float total = 0.0f;
-        for (int i = 0; i < 4; i++) total += (sums[i].x + sums[i].y) + (sums[i].z + sums[i].w);
-        row_scales()[thread] = rsqrtf(total / WIDTH + EPS);
-    }
-}
-
-// Latents -> stream.
-__device__ __forceinline__ void Block::begin(int step) {
-    Part part = part_of(block, thread);
-    int lane = thread & 31, column = part.column;
-    if (!step) order_keys();
-    float4 weight[2][ACTIONS / 4];
-#pragma unroll
-    for (int i = 0; i < ACTIONS / 4; i++) {
-        weight[0][i] = *((const float4*)(p.in_weight + column * ACTIONS) + i);
-        weight[1][i] = *((const float4*)(p.in_weight + (column + 1) * ACTIONS) + i);
-    }
-    if (step) {
-        if (thread == 0) wait_for(p.counters, MOVED, step * HORIZON);
+    int to = (column >> 7) * STREAM_CHUNK + swizzled(row, column & 127);
+    bool mine = row < HORIZON, first = !(lane & 2);
+    if (place != END) {
+        u32 low = pack_fp8(y0 * inverse, y1 * inverse);
+        u32 packed = low | __shfl_xor_sync(~0u, low, 2) << 16;  // the next two columns
+        if (mine && first) put(copy_of(XS, XS_BYTES, place) + to, packed);
         together();
+        if (thread == 0) hint(p.counters, STREAM_STORED + place);
+    } else if (mine) {
+        put(p.workspace + LAST + (row * WIDTH + column) * 2, pack_bf16(y0, y1));
     }
-    if (part.slice < LIVE_SLICES) {
-        float latent = 0.0f;
-        if (part.row < HORIZON)
-            latent = __ldcg(p.latents + ((u64)step * p.rows + part.row) * ACTIONS + lane);
-        x[0] = p.in_bias[column];
-        x[1] = p.in_bias[column + 1];
-#pragma unroll
-        for (int i = 0; i < ACTIONS / 4; i++) {
-            const float4 &a = weight[0][i], &b = weight[1][i];
-            float v0 = __shfl_sync(~0u, latent, 4 * i), v1 = __shfl_sync(~0u, latent, 4 * i + 1);
-            float v2 = __shfl_sync(~0u, latent, 4 * i + 2), v3 = __shfl_sync(~0u, latent, 4 * i + 3);
-            x[0] += v0 * a.x + v1 * a.y + v2 * a.z + v3 * a.w;
-            x[1] += v0 * b.x + v1 * b.y + v2 * b.z + v3 * b.w;
-        }
-        store_stream(*(const float2*)(p.factor + (u64)step * (2 * p.layers + 1) * WIDTH + column),
-                     p.inverse[0], false);
+    for (int i = 16; i; i >>= 1) square += __shfl_xor_sync(~0u, square, i);
+    if (!mine) return;
+    int at = (row * GROUPS + part.columns) * 4, other = place == HALFWAY ? BEGIN : HALFWAY;
+    if (lane == 0) {
+        u8* squares = place == END ? p.workspace + LAST_SQUARES
+                                   : copy_of(SQUARES, SQUARES_BYTES, place);
+        put(squares + at, __float_as_uint(square));
+        put(copy_of(SQUARES, SQUARES_BYTES, other) + at, NOT_YET);
     }
-    signal(p.counters, STREAM);
+    if (first) put(copy_of(XS, XS_BYTES, other) + to, NOT_YET);
 }
 
-__device__ __forceinline__ void Block::euler(int step) {
-    if (block >= HORIZON) return;
-    if (thread == 0) wait_for(p.counters, STREAM, gridDim.x * (step + 1) * (p.layers + 1));
-    together();
-    move_latents<GROUPS>(step, (const float*)(p.workspace + SQUARES) + block * GROUPS);
+// A warp: the stream to A.
+__device__ __forceinline__ void Block::ask_stream(int place) const {
+    int lane = thread & 31;
+    if (lane >= 8) return;
+    int chunk = 4 * (lane & 1) + (lane >> 1);  // for both warpgroups at once
+    fence_global();
+    expect(barrier(A_HERE + chunk), HORIZON * 128);
+    copy_bulk(base + A + chunk * STREAM_CHUNK, copy_of(XS, XS_BYTES, place) + chunk * STREAM_CHUNK,
+              HORIZON * 128, barrier(A_HERE + chunk));
+}
+
+// A warp of its own, for a fence would wait for what a thread that computes has stored. When the
+// hint comes, this block is through with A: what it made is in the stream. Nothing of the time before
+// can be taken for the stream, since all blocks have passed the place where it was emptied.
+__device__ __forceinline__ void Block::bring_stream() const {
+    auto bring = [&](int place, u32 now, int counter, u32 seen) {
+        if (!(thread & 31)) {
+            if (seen) wait_bytes(barrier(PASSED + counter), (seen - 1) & 1);
+            wait_for_hint(p.counters, STREAM_STORED + place, 16 * LIVE_SLICES * (now + 1));
+        }
+        __syncwarp();
+        ask_stream(place);
+    };
+    u32 now = 0;
+    for (int step = 0; step < p.steps; step++)
+        for (int layer = 0; layer < p.layers; layer++, now++) {
+            if (block < QKV_BLOCKS) bring(BEGIN, now, MIDDLE, now);
+            bring(HALFWAY, now, STREAM, now + step + 1);
+        }
+}
+
+// 1 / root mean square of a row from its groups' sums of squares; visible behind the next
+// together().
+__device__ __forceinline__ void Block::look_at_squares(uint4 (&v)[4], int place) const {
+    const u8* from = copy_of(SQUARES, SQUARES_BYTES, place) + thread * GROUPS * 4;
+    if (thread < HORIZON) look(v, [&](int i) { return from + 16 * i; });
+}
+__device__ __forceinline__ void Block::store_row_scales(uint4 (&v)[4], int place) const {
+    if (thread >= HORIZON) return;
+    long long begin = clock64();
+    while (!is_there(v)) {
+        look_at_squares(v, place);
+        if (clock64() - begin > PATIENCE) __trap();
+    }
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        total += (__uint_as_float(v[i].x) + __uint_as_float(v[i].y)) +
+                 (__uint_as_float(v[i].z) + __uint_as_float(v[i].w));
+    row_scales()[thread] = rsqrtf(total / WIDTH + EPS);
 }
