@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from vla_trt_ros.cli import bench_baseline
+from vla_trt_ros.cli import bench, bench_baseline
 from vla_trt_ros.cli.bench_record import Record
 from vla_trt_ros.cli.main import main
 
@@ -14,6 +14,23 @@ SHARED = [
     *('e2e_total_ms', 'vision_ms', 'prefix_ms', 'denoise_ms', 'hz', 'p50_ms', 'p99_ms'),
     *('n', 'clock'),
 ]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def loaded_once():
+    """Loads a bundle once for all tests of this file."""
+    load, loaded = bench.load_policy_from, {}
+
+    def cached(bundle, platform):
+        key = (bundle.name, platform.name)
+        if key not in loaded:
+            loaded[key] = load(bundle, platform)
+            loaded[key].close = lambda: None
+        return loaded[key]
+
+    bench.load_policy_from = cached
+    yield
+    bench.load_policy_from = load
 
 
 @pytest.fixture(scope='module')

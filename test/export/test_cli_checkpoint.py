@@ -1,5 +1,6 @@
 """vla-trt export --checkpoint, at nano size: both layouts end as the same bundle."""
 
+import copy
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from vla_trt_ros.cli.export import SIZES  # noqa: E402
 from vla_trt_ros.cli.main import main  # noqa: E402
 from vla_trt_ros.config import load_platform, share_dir  # noqa: E402
 from vla_trt_ros.datatypes import CameraFrame, Observation  # noqa: E402
+from vla_trt_ros.export.pi05 import trace  # noqa: E402
 from vla_trt_ros.export.pi05.checkpoint_folder import write_checkpoint  # noqa: E402
 from vla_trt_ros.export.pi05.random_weights import random_model  # noqa: E402
 from vla_trt_ros.export.weights import WeightFile  # noqa: E402
@@ -40,6 +42,22 @@ def model():
 def nano_is_flat(monkeypatch):
     """A network with fewer layers: its graphs are traced in a third of the time."""
     monkeypatch.setitem(SIZES, 'nano', FLAT)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def traced_once():
+    """A graph knows no weights: one trace serves all checkpoints of a network."""
+    trace_stage, made = trace.trace_stage, {}
+
+    def cached(stage, spec):
+        key = (type(stage), stage.model.config, spec)
+        if key not in made:
+            made[key] = trace_stage(stage, spec)
+        return copy.deepcopy(made[key])
+
+    trace.trace_stage = cached
+    yield
+    trace.trace_stage = trace_stage
 
 
 @pytest.fixture

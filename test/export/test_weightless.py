@@ -1,5 +1,6 @@
 """Graphs traced without weights: what is folded, what is named, and bfloat16 numbers."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -42,13 +43,23 @@ def source():
     return ModelParameters(random_model(TINY, seed=4))
 
 
-def prefix(compute='bfloat16'):
-    model = skeleton(TINY, getattr(torch, compute))
-    return trace_stage(PrefixStage(model), prefix_spec(TINY, 6, compute))
+def trace_prefix():
+    return trace_stage(
+        PrefixStage(skeleton(TINY, torch.bfloat16)), prefix_spec(TINY, 6, 'bfloat16')
+    )
 
 
-def test_weights_are_named_as_in_the_checkpoint_and_folded():
-    traced = prefix()
+@pytest.fixture(scope='module')
+def traced_prefix():
+    return trace_prefix()
+
+
+@pytest.fixture
+def traced(traced_prefix):
+    return copy.deepcopy(traced_prefix)  # writing it adds to it
+
+
+def test_weights_are_named_as_in_the_checkpoint_and_folded(traced):
     assert traced.recipes[UP] == Recipe(UP, torch.bfloat16, transpose=True)
     assert traced.recipes[NORM] == Recipe(NORM, torch.float32, add=1.0)
     held = {t.name: t for t in traced.model.graph.initializer}
@@ -59,8 +70,8 @@ def test_weights_are_named_as_in_the_checkpoint_and_folded():
     assert [v.name for v in traced.model.graph.input] == ['image_tokens', 'tokens', 'prefix_mask']
 
 
-def test_weights_that_no_output_needs_are_left_out():
-    held = prefix().recipes
+def test_weights_that_no_output_needs_are_left_out(traced):
+    held = traced.recipes
     assert 'language_model.layers.2.self_attn.k_proj.weight' in held
     assert not [n for n in held if n.startswith(('expert', 'vision', 'time_mlp'))]
     assert 'language_model.layers.2.self_attn.q_proj.weight' not in held
@@ -80,7 +91,7 @@ def test_what_is_small_and_touches_the_latent_stays_float32():
         assert parameter_dtype(name, half) == half, name
 
 
-def test_a_weight_is_written_once_for_all_graphs(source, tmp_path):
+def test_a_weight_is_written_once_for_all_graphs(source, traced, tmp_path):
     read = []
 
     def load(name):
@@ -88,8 +99,8 @@ def test_a_weight_is_written_once_for_all_graphs(source, tmp_path):
         return source.load(name)
 
     with WeightFile(tmp_path / 'prefix.weights') as weights:
-        for file in ('a.onnx', 'b.onnx'):
-            weights.save_traced(prefix(), tmp_path / file, load)
+        for file, graph in (('a.onnx', traced), ('b.onnx', trace_prefix())):
+            weights.save_traced(graph, tmp_path / file, load)
     assert len(read) == len(set(read)) > 15
     a, b = (onnx.load(tmp_path / file) for file in ('a.onnx', 'b.onnx'))
     assert a.SerializeToString(deterministic=True) == b.SerializeToString(deterministic=True)
@@ -98,12 +109,12 @@ def test_a_weight_is_written_once_for_all_graphs(source, tmp_path):
     assert torch.equal(stored, source.load(UP).to(torch.bfloat16).T)
 
 
-def test_pending_weights_need_a_checkpoint(tmp_path):
+def test_pending_weights_need_a_checkpoint(traced, tmp_path):
     with (
         WeightFile(tmp_path / 'w') as weights,
         pytest.raises(KeyError, match='embed_tokens.weight'),
     ):
-        weights.save(prefix().model, tmp_path / 'a.onnx')
+        weights.save(traced.model, tmp_path / 'a.onnx')
 
 
 @pytest.mark.parametrize('stage', ['vision', 'prefix', 'denoise'])
