@@ -19,6 +19,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ISOLATED = ROS_DOMAIN_ID=$$(( $$$$ % 90 + 10 )) ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST \
   FASTDDS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/dds/fastdds_large_shm.xml
 PYTEST = $(ISOLATED) VLA_TRT_BINDINGS=$(CURDIR)/$(BINDINGS) $(BIN)/python -m pytest
+# Most tests need a core and nothing else: two at a time, each with one thread. Then the others.
+ALONE := alone or ros or launch or packaging or gpu
+define RUN_TESTS
+@failed=; \
+OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m '$(1)not ($(ALONE))' \
+  || { failed=$$?; [ $$failed = 1 ] || exit $$failed; }; \
+$(PYTEST) -m '$(1)($(ALONE))'; \
+[ -z "$$failed" ] || { echo 'Of the tests that ran two at a time some failed: see above.'; exit 1; }
+endef
 
 .PHONY: help install workshop system-packages demo test test-fast check lint types format docs bench-cpu clean
 
@@ -34,10 +43,10 @@ demo: $(INSTALLED)  ## the arm does seven tasks as it is told, in simulation; de
 	$(ISOLATED) $(BIN)/vla-trt demo $(if $(detector),detectors:=$(detector))
 
 test: $(INSTALLED) $(WORKSHOP)  ## all tests that run without a GPU: units, DDS, export, packaging
-	$(PYTEST)
+	$(call RUN_TESTS)
 
 test-fast: $(INSTALLED)  ## the tests that take a few seconds at most
-	$(PYTEST) -m 'not slow'
+	$(call RUN_TESTS,not slow and )
 
 check: lint types test  ## what a change has to pass
 
@@ -79,13 +88,14 @@ $(INSTALLED): pyproject.toml setup.py CMakeLists.txt package.xml constraints.txt
 	@touch $@
 	@echo 'Installed. `make demo` shows it; `. $(BIN)/activate` for a shell of your own.'
 
-# What a robot never has. Only packages: the checkout itself is installed already.
+# What a robot never has. Only packages: the checkout itself is installed already. Little of torch
+# and transformers is ever imported, so nothing is compiled ahead.
 $(WORKSHOP): pyproject.toml constraints.txt | $(INSTALLED)
 	@$(BIN)/python -c 'import sys, tomllib; f = open("pyproject.toml", "rb"); \
 	  extras = tomllib.load(f)["project"]["optional-dependencies"]; \
 	  print(*(r for e in sys.argv[1:] for r in extras.get(e, [])), sep="\n")' \
 	  $(WORKSHOP_EXTRAS) > $(VENV)/workshop-requires.txt
-	$(PIP) install --quiet --constraint constraints.txt --requirement $(VENV)/workshop-requires.txt
+	$(PIP) install --quiet --no-compile --constraint constraints.txt --requirement $(VENV)/workshop-requires.txt
 	@for version in $(BINDINGS_VERSIONS); do \
 	  $(PIP) download --quiet --no-deps --dest $(BINDINGS) tensorrt-cu13-bindings==$$version \
 	    || echo "no tensorrt-cu13-bindings $$version for this Python: its test skips"; done

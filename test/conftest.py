@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Before any rclpy: other robots on this machine or network must not hear the tests.
+if 'PYTEST_XDIST_WORKER' in os.environ:  # each of its processes has a domain of its own
+    os.environ['ROS_DOMAIN_ID'] = str(10 + os.getpid() % 90)
 os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 _profile = Path(__file__).parent.parent / 'config' / 'dds' / 'fastdds_large_shm.xml'

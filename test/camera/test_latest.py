@@ -3,6 +3,7 @@
 import threading
 import time
 
+import pytest
 from fakes import rgb_frame
 
 from vla_trt_ros.camera.latest import RESTART_AFTER, LatestFrames
@@ -121,6 +122,7 @@ def test_malformed_frames_are_told_once_the_good_one_is_stale():
     assert latest.stats()['base'].rejected == 1
 
 
+@pytest.mark.alone
 def test_wait_new_wakes_for_the_second_camera_only():
     latest = two_cameras()
     latest.offer('base', rgb_frame(T0))

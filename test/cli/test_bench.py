@@ -9,6 +9,8 @@ from vla_trt_ros.cli import bench, bench_baseline
 from vla_trt_ros.cli.bench_record import Record
 from vla_trt_ros.cli.main import main
 
+pytestmark = pytest.mark.alone
+
 SHARED = [
     *('hardware', 'backend', 'precision', 'views', 'prompt_tokens', 'horizon', 'steps'),
     *('e2e_total_ms', 'vision_ms', 'prefix_ms', 'denoise_ms', 'hz', 'p50_ms', 'p99_ms'),

@@ -63,6 +63,7 @@ def test_every_run_brings_its_frames_to_the_gpu(policy, monkeypatch):
     assert policy.asked[-1][0].frames['wrist'] == 'another, moved'
 
 
+@pytest.mark.alone
 def test_frames_that_are_uploaded_before_are_waited_for_and_not_clocked(policy, monkeypatch):
     done = []
     infer = policy.infer

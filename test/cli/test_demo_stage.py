@@ -77,6 +77,7 @@ def staged(after, **kind):
     return nodes, stage
 
 
+@pytest.mark.alone
 def test_a_solved_turn_ends_at_success_is_marked_and_the_arm_held(capsys):
     nodes, stage = staged(after=0.1)
     one = stage.play(nodes, TURN)
@@ -92,6 +93,7 @@ def test_a_solved_turn_ends_at_success_is_marked_and_the_arm_held(capsys):
     assert 'solved after 0.1 s' in capsys.readouterr().out
 
 
+@pytest.mark.alone
 def test_an_unsolved_turn_ends_at_its_limit_and_counts():
     nodes, stage = staged(after=9.0)
     one = stage.play(nodes, TURN)

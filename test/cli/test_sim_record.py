@@ -37,6 +37,7 @@ def stored(root):
 
 
 @simulator
+@pytest.mark.alone
 def test_two_processes_record_and_a_second_call_adds(tmp_path):
     first = start(tmp_path / 'd', *SMALL, '--episodes', '1', '--workers', '2')
     text, _ = first.communicate(timeout=60)
@@ -51,6 +52,7 @@ def test_two_processes_record_and_a_second_call_adds(tmp_path):
 
 
 @simulator
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize(('sent', 'status'), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_an_interrupted_recording_goes_on(tmp_path, sent, status):

@@ -17,7 +17,11 @@ from vla_trt_ros.errors import BundleError
 from vla_trt_ros.evaluation.cases import Setup, all_cases
 from vla_trt_ros.evaluation.workers import run_cases
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('simulator')]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.slow,
+    pytest.mark.usefixtures('simulator'),
+]
 
 SETUP = Setup(
     env='metaworld',

@@ -33,6 +33,7 @@ def test_padding_of_the_prompt_is_masked(twin):
     assert not torch.equal(twin.sample(1), before)
 
 
+@pytest.mark.alone
 def test_stages_add_up_and_more_steps_take_longer(twin):
     one, ten = (twin.measure(steps, 3, warm_up=1) for steps in (1, 10))
     assert one.n == 3

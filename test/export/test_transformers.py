@@ -87,7 +87,9 @@ def test_siglip(depth):
     assert error <= RELATIVE
 
 
-@pytest.mark.parametrize('depth', [2, pytest.param(18, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'depth', [2, pytest.param(18, marks=[pytest.mark.alone, pytest.mark.slow])]
+)
 def test_gemma_over_a_masked_prefix(depth):
     if depth > 2 and available_gb() < GEMMA_GB:
         pytest.skip(f'needs {GEMMA_GB} GB of free memory')

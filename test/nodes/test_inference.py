@@ -10,6 +10,8 @@ from inference_world import World
 from vla_trt_ros.datatypes import Reason
 from vla_trt_ros.errors import BadImage
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def world():

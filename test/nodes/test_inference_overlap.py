@@ -11,6 +11,8 @@ from inference_world import MS
 from vla_trt_ros.datatypes import Reason
 from vla_trt_ros.errors import BackendError, DeviceLost
 
+pytestmark = pytest.mark.alone
+
 ENCODE, DECODE = 0.03, 0.03  # seconds
 
 

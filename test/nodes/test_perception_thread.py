@@ -15,6 +15,8 @@ from vla_trt_ros.nodes.perception_thread import NICE, PerceptionThread, lower_pr
 from vla_trt_ros.perception.choice import Turn
 from vla_trt_ros.perception.scene import Scene
 
+pytestmark = pytest.mark.alone
+
 MS = 1_000_000
 
 

@@ -79,6 +79,7 @@ def test_nothing_found(config):
     assert found.boxes.shape == (0, 4)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize('config', [FINAL, DENSE], ids=['final', 'dense'])
 def test_thousands_of_boxes_are_bounded(config):
     random = np.random.default_rng(0)
