@@ -68,8 +68,8 @@ CLOCK = {
     'overhead_p99_ms': 'stamp of the pair, set before the first of both is published -> chunk '
     'published, less vision, prefix and denoise by CUDA events',
     'transport_p99_ms': 'the same stamp -> callback of the policy node; ROS clock',
-    'upload_p50_ms': 'by CUDA events: wait for the frames, the kernel that writes the input, and '
-    'the copies of prompt, mask and noise',
+    'upload_p50_ms': 'by CUDA events: wait for the frames, and the kernel that writes the input; '
+    'prompt, mask and noise are copied beside vision',
     'frame_copies_per_frame': 'host-to-device copies of a chunk, less those of prompt, mask and '
     'noise, by the number of cameras',
     'gpu_memory_mib': 'in use on the GPU, everything on it counted; growth over the window',

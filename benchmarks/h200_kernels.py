@@ -5,8 +5,9 @@
 For whoever changes kernels/denoise.cu or kernels/prefix_attention.cu: what docs/performance.md's
 tables of versions hold. Each result is compared with plain PyTorch first. Steps: ten in a graph,
 the expert at true size, random weights in FP8, a cache filled at random; the lowest mean of three
-times 30 replays. Attention: 17 launches in a graph, the median of five. Needs one GPU of compute
-capability 9.0; takes half a minute.
+times 30 replays; the error is large since FP8 rounds the other way here and there, layer after
+layer. Attention: 17 launches in a graph, the median of five. Needs one GPU of compute capability
+9.0; takes half a minute.
 """
 
 from __future__ import annotations
