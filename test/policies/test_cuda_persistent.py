@@ -30,7 +30,7 @@ def has_nvrtc():
 @pytest.mark.parametrize('horizon', [1, 10, 50, 64])
 def test_the_kernel_compiles(horizon, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    code = kernels.cubin(persistent.SOURCE, persistent.TARGET, {'HORIZON': horizon})
+    code = kernels.cubin(persistent.SOURCE, persistent.TARGET, persistent.defines(horizon))
     assert code[:4] == b'\x7fELF'
     assert b'denoise' in code
 
@@ -45,9 +45,20 @@ def test_attention_of_the_prefix_compiles_for_every_size_of_cluster(tmp_path, mo
 
 @pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
 def test_a_gpu_without_its_instructions_is_refused_by_the_compiler():
-    text = '#define HORIZON 50\n' + kernels.source_text(persistent.SOURCE)
     with pytest.raises(BackendError, match=r'(?s)denoise.cu for sm_89:'):
-        kernels.compile_source(text, 'denoise.cu', 'sm_89')
+        kernels.cubin(persistent.SOURCE, 'sm_89', persistent.defines(50))
+
+
+@pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
+def test_memory_that_is_too_small_for_the_kernel_is_refused_by_the_compiler():
+    defines = persistent.defines(50) | {'WORKSPACE': persistent.WORKSPACE // 2}
+    with pytest.raises(BackendError, match='persistent.py allocates too little'):
+        kernels.cubin(persistent.SOURCE, persistent.TARGET, defines)
+
+
+@pytest.mark.parametrize(('horizon', 'pace'), [(1, 250), (32, 250), (33, 400), (64, 400)])
+def test_every_horizon_has_a_pace(horizon, pace):
+    assert persistent.pace(horizon) == pace
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parent / 'kernels' / 'denoise.cu'
 TARGET = 'sm_90a'
 BLOCKS, THREADS = 128, 384
 PACES = {32: 250, 64: 400}
-"""Up to so many rows: cycles between pieces of 4 KiB that a block asks for."""
+"""Cycles of `pace`, up to so many rows."""
 SHARED = (64 + 32 + 16 + 64 + 32 + 16 + 2) * 1024
 """Bytes of a block: activations, four slices of weights, sums, the rest with alignment."""
 WORKSPACE = 10 * 1024 * 1024
@@ -71,6 +71,18 @@ class Arguments(ctypes.Structure):
     )
 
 
+def defines(horizon: int) -> dict[str, int]:
+    """The numbers that the kernel leaves open."""
+    return {'HORIZON': horizon, 'WORKSPACE': WORKSPACE}
+
+
+def pace(horizon: int) -> int:
+    """Cycles between pieces of 4 KiB that a block asks for: what is asked for faster holds up what
+    blocks exchange.
+    """
+    return next(cycles for rows, cycles in PACES.items() if horizon <= rows)
+
+
 def refusal(weights: FastWeights, buffers: Buffers) -> str:
     """'' if the kernel computes this network on this GPU, else why not."""
     config = weights.config
@@ -112,7 +124,7 @@ class PersistentDenoise:
             SOURCE,
             'denoise',
             target=TARGET,
-            defines={'HORIZON': weights.config.horizon, 'WORKSPACE': WORKSPACE},
+            defines=defines(weights.config.horizon),
             shared=SHARED,
             cooperative=True,
         )
@@ -160,7 +172,7 @@ class PersistentDenoise:
             weights.config.horizon,
             buffers.rows,
             buffers.keys.shape[1],
-            next(pace for rows, pace in PACES.items() if weights.config.horizon <= rows),
+            pace(weights.config.horizon),
         )
         self._counters.zero_()
         stream = torch.cuda.current_stream().cuda_stream

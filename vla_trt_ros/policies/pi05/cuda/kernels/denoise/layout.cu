@@ -22,8 +22,8 @@ constexpr int KEYS = W_UP, VALUES = W_DOWN, HALF_UP = UP_BYTES / 2;
 constexpr int KEYS_BYTES = PART_KEYS * DIM * 2, PIECE = 4096;
 
 // Workspace in device memory. What has two copies is used in turn: the stream and its squares in
-// front of a layer and in its middle, sums of out and of down, latents step by step, the others layer
-// by layer.
+// front of a layer and in its middle, sums of out and of down, latents step by step, the others
+// layer by layer.
 constexpr int XS = 0, XS_BYTES = 8 * CHUNK, LAST = XS + 2 * XS_BYTES,
               LAST_SQUARES = LAST + 64 * WIDTH * 2, SQUARES_BYTES = 64 * GROUPS * 4,
               SQUARES = LAST_SQUARES + SQUARES_BYTES, ROTATED = SQUARES + 2 * SQUARES_BYTES,
@@ -38,9 +38,9 @@ constexpr int XS = 0, XS_BYTES = 8 * CHUNK, LAST = XS + 2 * XS_BYTES,
               NEXT = SUMS + 2 * SUMS_BYTES, NEXT_BYTES = 64 * ACTIONS * 4;  // latents
 static_assert(NEXT + 2 * NEXT_BYTES <= WORKSPACE, "persistent.py allocates too little");
 
-// Counters, 128 bytes apart: blocks that are past a layer's begin, past its middle. Hints, no promises:
-// blocks that have stored their part of the stream in front of a layer, and in its middle; their part
-// of the heads.
+// Counters, 128 bytes apart: blocks that are past a layer's begin, past its middle. Hints, no
+// promises: blocks that have stored their part of the stream in front of a layer, and in its middle;
+// their part of the heads.
 enum Counter { STREAM, MIDDLE, STREAM_STORED, HEADS_STORED = STREAM_STORED + 2 };
 
 struct Arguments {

@@ -1,6 +1,6 @@
-// The residual stream. Eight blocks share 64 columns: each adds up eight rows of them, two columns a
-// thread, x[0] and x[1], and stores them. The copy engine brings it, which cannot look whether a word
-// is there: a product with it does, and asks once more if one is not.
+// The residual stream. Eight blocks share 64 columns: each adds up eight rows of them, two columns
+// a thread, x[0] and x[1], and stores them. The copy engine brings it, which cannot look whether a
+// word is there: a product with it does, and asks once more if one is not.
 
 constexpr int LIVE_SLICES = (HORIZON + 7) / 8;  // blocks of the eight that have rows
 // Of a chunk of the stream, which has no more rows: products read on into the next chunk.
@@ -61,8 +61,8 @@ __device__ __forceinline__ void Block::ask_stream(int place) const {
 }
 
 // A warp of its own, for a fence would wait for what a thread that computes has stored. When the
-// hint comes, this block is through with A: what it made is in the stream. Nothing of the time before
-// can be taken for the stream, since all blocks have passed the place where it was emptied.
+// hint comes, this block is through with A: what it made is in the stream. Nothing of the time
+// before can be taken for the stream, since all blocks have passed the place where it was emptied.
 __device__ __forceinline__ void Block::bring_stream() const {
     auto bring = [&](int place, u32 now, int counter, u32 seen) {
         if (!(thread & 31)) {
