@@ -50,8 +50,8 @@ def test_all_arrives(client, capsys):
         (finding,) = found[f'camera {view}']
         words = finding['text'].split()
         ratio = float(words[words.index('%') - 1])
-        # Near 1; a busy machine may lose a frame or two of 90.
-        assert 95 <= ratio <= 100, finding
+        # Near 100, but a busy machine may lose some of 90 frames; then doctor has to say so.
+        assert 50 <= ratio <= 100, finding
         assert finding['status'] == ('ok' if ratio >= 99 else 'fail')
         assert 20 < float(words[0]) < 40
         assert finding['text'].endswith('320x240 rgb8')
