@@ -14,7 +14,7 @@ from vision_msgs.msg import Detection2DArray
 
 from vla_trt_ros.messages import stamp_ns
 from vla_trt_ros.msg import ActionChunk
-from vla_trt_ros.nodes.publish import COMMAND_QOS, EVENT_QOS
+from vla_trt_ros.nodes.publish import EVENT_QOS
 
 pytestmark = pytest.mark.ros
 
@@ -31,20 +31,21 @@ def test_beside_the_policy_boxes_have_the_stamps_of_its_chunks(detector):
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with running('pattern_node', width=160, height=120), Client() as client:
-            chunks = client.hear(ActionChunk, 'action_chunk', COMMAND_QOS)
+            chunks = client.hear(ActionChunk, 'action_chunk', EVENT_QOS)  # a client that keeps ten
             boxes = client.hear(Detection2DArray, 'perception/detections/base', EVENT_QOS)
-            client.until(lambda: chunks and len(boxes) > 20, 40, 'chunks and detections')
+            client.until(lambda: len(chunks) > 40 and len(boxes) > 20, 40, 'chunks and detections')
             readers = [
                 info.node_name
                 for info in client.node.get_subscriptions_info_by_topic('base/image_raw')
             ]
-            seen = {stamp_ns(m.header.stamp) for m in tuple(boxes)[1:-3]}
             used = {stamp_ns(m.observation_stamp) for m in tuple(chunks)}
+            seen = {stamp_ns(m.header.stamp) for m in tuple(boxes)}
+            seen = {stamp for stamp in seen if min(used) <= stamp <= max(used)}
         # The pattern stamps both cameras alike, so the oldest exposure is each one's.
         # The policy is slower than the cameras: half of the frames are of no chunk. A chunk that
         # this client missed, or a pair of two exposures, may cost a match.
         assert len(seen) >= 10
-        assert len(seen & used) >= 0.9 * len(seen)
+        assert len(seen & used) >= 0.8 * len(seen)
         assert readers.count('policy') == 1
         assert 'perception' not in readers
     finally:
