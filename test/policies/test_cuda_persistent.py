@@ -26,7 +26,12 @@ def has_nvrtc():
         return False
 
 
-@pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
+needs_nvrtc = pytest.mark.skipif(
+    not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64"
+)
+
+
+@needs_nvrtc
 @pytest.mark.parametrize('horizon', [1, 10, 50, 64])
 def test_the_kernel_compiles(horizon, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
@@ -35,7 +40,7 @@ def test_the_kernel_compiles(horizon, tmp_path, monkeypatch):
     assert b'denoise' in code
 
 
-@pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
+@needs_nvrtc
 def test_attention_of_the_prefix_compiles_for_every_size_of_cluster(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     code = kernels.cubin(prefix_attention.SOURCE, prefix_attention.TARGET)
@@ -43,13 +48,13 @@ def test_attention_of_the_prefix_compiles_for_every_size_of_cluster(tmp_path, mo
         assert f'prefix_attention_{blocks}'.encode() in code
 
 
-@pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
+@needs_nvrtc
 def test_a_gpu_without_its_instructions_is_refused_by_the_compiler():
     with pytest.raises(BackendError, match=r'(?s)denoise.cu for sm_89:'):
         kernels.cubin(persistent.SOURCE, 'sm_89', persistent.defines(50))
 
 
-@pytest.mark.skipif(not has_nvrtc(), reason="needs NVRTC 13: pip install '.[tensorrt]' on x86_64")
+@needs_nvrtc
 def test_memory_that_is_too_small_for_the_kernel_is_refused_by_the_compiler():
     defines = persistent.defines(50) | {'WORKSPACE': persistent.WORKSPACE // 2}
     with pytest.raises(BackendError, match='persistent.py allocates too little'):

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vla_trt_ros.bundle import (
@@ -28,10 +27,11 @@ from vla_trt_ros.bundle import (
     sha256_of,
     source_key,
 )
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.errors import BundleError
 
 
-class BundleWriter:
+class BundleWriter(Closing):
     """``with BundleWriter(out) as writer:`` write files into ``writer.folder``, then `commit`.
 
     Leaving the block without `commit` throws the files away.
@@ -45,15 +45,8 @@ class BundleWriter:
         out.parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
 
-    def __enter__(self) -> BundleWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove what was not committed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def commit(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import onnx
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, external_data_helper, numpy_helper
 from torch import Tensor
 
+from vla_trt_ros.closing import Closing
 from vla_trt_ros.export.weightless import Recipe, Traced, as_bytes, is_pending
 
 _ALIGNMENT = 64
@@ -25,7 +25,7 @@ _INLINE_BELOW = 1024
 """Bytes; smaller tensors (shapes, scalars) stay in the graph, where shape inference sees them."""
 
 
-class WeightFile:
+class WeightFile(Closing):
     """Appends tensors to ``path`` and points graphs at them. Use in a ``with``."""
 
     def __init__(self, path: Path) -> None:
@@ -33,15 +33,8 @@ class WeightFile:
         self._file = path.open('wb')
         self._places: dict[bytes | Recipe, tuple[int, int]] = {}
 
-    def __enter__(self) -> WeightFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def save(self, model: onnx.ModelProto, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +10,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from vla_trt_ros.backends.base import Array
+from vla_trt_ros.closing import Closing
 
 _ALIGNMENT = 64
 _INLINE_BELOW = 1024
@@ -18,7 +18,7 @@ _INLINE_BELOW = 1024
 _PACKED = (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.float4_e2m1fn))
 
 
-class WeightStore:
+class WeightStore(Closing):
     """Appends tensors to ``path``; what has been stored under a tag is not stored again."""
 
     def __init__(self, path: Path) -> None:
@@ -26,15 +26,8 @@ class WeightStore:
         self._file = path.open('wb')
         self._stored: dict[str, TensorProto] = {}
 
-    def __enter__(self) -> WeightStore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def find(self, tag: str) -> TensorProto | None:
